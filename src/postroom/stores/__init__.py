@@ -1,0 +1,1 @@
+"""Where messages are kept: what a store promises (``base``), and the store on SQLite."""

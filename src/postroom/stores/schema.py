@@ -1,0 +1,177 @@
+"""The tables, made and migrated by sqlite-utils.
+
+``message`` is written once. ``content`` is apart, so that lists and claims never touch the octets and removing them is
+one small delete. ``recipient`` is the row that lives: inserted owned by the accepting process, settled once. Both of
+its indices are partial: what is owned is not in ``recipient_ready``, what is unowned is not in ``recipient_owned``, and
+what is final is in neither, so their size follows the work, not the archive.
+"""
+
+from typing import cast
+
+from sqlite_utils import Database, Migrations
+from sqlite_utils.db import Table
+
+from postroom.errors import SpoolUnavailable
+
+__all__ = ["KNOWN", "MIGRATIONS", "migrate"]
+
+MIGRATIONS = Migrations("postroom")
+
+
+def _table(db: Database, name: str) -> Table:
+    return cast("Table", db[name])
+
+
+@MIGRATIONS()
+def m001_spool(db: Database) -> None:
+    """Create the first version of the spool."""
+    _table(db, "message").create(
+        {
+            "id": int,
+            "sender": str,
+            "created": float,
+            "due": float,
+            "expires": float,
+            "priority": int,
+            "size": int,
+            "smtputf8": int,
+            "eight_bit": int,
+            "recipients": int,
+            "report": str,
+            "subject": str,
+            "message_id": str,
+            "idempotency_key": str,
+        },
+        pk="id",
+        not_null={"sender", "created", "due", "priority", "size", "recipients"},
+    )
+    _table(db, "content").create({"message_id": int, "data": bytes}, pk="message_id", not_null={"data"})
+    db.conn.execute(
+        """
+        CREATE TABLE recipient (
+            message_id INTEGER NOT NULL,
+            idx INTEGER NOT NULL,
+            address_type TEXT NOT NULL,
+            address TEXT NOT NULL,
+            transport TEXT NOT NULL,
+            state INTEGER NOT NULL,
+            priority INTEGER NOT NULL,
+            due REAL,
+            owner INTEGER,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            first_attempt REAL,
+            changed REAL,
+            crashes INTEGER NOT NULL DEFAULT 0,
+            in_doubt INTEGER NOT NULL DEFAULT 0,
+            reply_code INTEGER,
+            reply_status TEXT,
+            reply_text TEXT,
+            remote TEXT,
+            remote_id TEXT,
+            detail TEXT,
+            PRIMARY KEY (message_id, idx)
+        ) WITHOUT ROWID
+        """
+    )
+    # Due work that nobody owns, in the order in which it is claimed.
+    db.conn.execute(
+        "CREATE INDEX recipient_ready ON recipient (transport, priority, due) WHERE state = 0 AND owner IS NULL"
+    )
+    db.conn.execute("CREATE INDEX recipient_owned ON recipient (owner) WHERE owner IS NOT NULL")
+    # Pending recipients that are neither queued nor final, for lists and counts.
+    db.conn.execute("CREATE INDEX recipient_parked ON recipient (state) WHERE state BETWEEN 1 AND 9")
+    _table(db, "attempt").create(
+        {
+            "id": int,
+            "message_id": int,
+            "idx": int,
+            "at": float,
+            "transport": str,
+            "outcome": str,
+            "code": int,
+            "status": str,
+            "text": str,
+            "remote": str,
+            "duration": float,
+            "detail": str,
+        },
+        pk="id",
+        not_null={"message_id", "idx", "at", "transport", "outcome"},
+    )
+    _table(db, "attempt").create_index(["message_id", "idx"])
+    db.conn.execute(
+        """
+        CREATE TABLE tally (
+            kind TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            label TEXT NOT NULL,
+            n INTEGER NOT NULL,
+            PRIMARY KEY (kind, scope, label)
+        ) WITHOUT ROWID
+        """
+    )
+    db.conn.execute(
+        """
+        CREATE TABLE idempotency (
+            key TEXT PRIMARY KEY NOT NULL,
+            message_id INTEGER NOT NULL,
+            digest BLOB NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    _table(db, "instance").create(
+        {"node": int, "pid": int, "host": str, "started": float, "heartbeat": float},
+        pk="node",
+        not_null={"pid", "host", "started", "heartbeat"},
+    )
+    db.conn.execute(
+        """
+        CREATE TABLE standing (
+            node INTEGER NOT NULL,
+            transport TEXT NOT NULL,
+            status TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            since REAL NOT NULL,
+            until REAL,
+            PRIMARY KEY (node, transport)
+        ) WITHOUT ROWID
+        """
+    )
+    _table(db, "cursor").create({"name": str, "position": int}, pk="name")
+
+
+KNOWN = frozenset({m001_spool.__name__})
+"""The migrations that this program has; a spool with others comes from a newer one."""
+
+
+def migrate(db: Database) -> None:
+    """Bring the spool's tables to the version of this program. Safe when several processes start at once.
+
+    Raises:
+        SpoolUnavailable: the tables are those of a newer Postroom, or of something else.
+    """
+    if not _check(db):
+        return
+    # Of processes that start at once the first makes the tables, and the others find them made.
+    db.conn.execute("BEGIN IMMEDIATE")
+    try:
+        if _check(db):
+            MIGRATIONS.apply(db)
+        db.conn.execute("COMMIT")
+    except BaseException:
+        db.rollback()
+        raise
+
+
+def _check(db: Database) -> bool:
+    """Return whether there is anything to migrate."""
+    applied = {migration.name for migration in MIGRATIONS.applied(db)}
+    if newer := sorted(applied - KNOWN):
+        raise SpoolUnavailable(
+            f"the spool was made by a newer Postroom (it has {', '.join(newer)}); upgrade this one"
+        )
+    if not applied and (tables := db.table_names()):
+        raise SpoolUnavailable(
+            f"the database is not a spool: it holds other tables ({', '.join(tables[:3])})"
+        )
+    return not applied >= KNOWN
