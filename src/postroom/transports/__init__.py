@@ -1,0 +1,1 @@
+"""Ways to reach a kind of address; ``base`` says what a transport promises."""
