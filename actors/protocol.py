@@ -1,0 +1,255 @@
+"""The letters that actors send to each other. A letter carries a batch wherever a batch can exist.
+
+====================  ====================  ===========================================================================
+letter                from → to             meaning
+====================  ====================  ===========================================================================
+``Accept``            submitters → store    make these messages durable, then resolve the ticket
+``Settle``            transport → store     write down what became of these jobs
+``Journal``           transport → store     write down that these jobs are about to be sent
+``Claim``             transport → store     hand over due work from the spool
+``Reclaim``           transport → store     a new incarnation: give back what waits in memory
+``Act``               operators → store     hold, release, cancel or retry
+``Stand``             transport → store     this is where the transport stands
+``Housekeep``         timer → store         adopt, purge, heartbeat, look for other processes' work
+``Checkpointed``      checkpointer → store  the log is copied but for a remainder
+``Committed``         store → router        work for transports, and new due times
+``Reroute``           store → router        recipients moved on to these transports
+``Work``              router → transport    jobs, owned and in memory
+``Claimed``           store → transport     the answer to ``Claim``
+``Reclaimed``         store → transport     the answer to ``Reclaim``
+``Journalled``        store → transport     the answer to ``Journal``
+``Due``               router → transport    work will be due then
+``Room``              store → transport     settled work has left; there may be room for more
+``Ended``             courier → transport   a job ended; its result is on the job
+``CourierGone``       courier → transport   a courier's thread ends
+``Look``              timer → transport     look at the clock
+``WakeAt``            anyone → timer        tell me this letter then
+``Happened``          anyone → notifier     what subscribers may want to know
+``Checkpoint``        store → checkpointer  copy the log into the database
+====================  ====================  ===========================================================================
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from postroom.active_queue import Job
+from postroom.addresses import Address
+from postroom.events import Event
+from postroom.stores.base import Control, NewMessage, Settlement, Standing
+from postroom.supervision import Handle
+from postroom.tickets import Ticket
+
+__all__ = [
+    "Accept",
+    "Act",
+    "Checkpoint",
+    "Checkpointed",
+    "Claim",
+    "Claimed",
+    "Committed",
+    "CourierGone",
+    "Due",
+    "Ended",
+    "Happened",
+    "Housekeep",
+    "Journal",
+    "Journalled",
+    "Look",
+    "Reclaim",
+    "Reclaimed",
+    "Reroute",
+    "Room",
+    "Settle",
+    "Stand",
+    "WakeAt",
+    "Work",
+]
+
+
+class Accept:
+    """Messages to make durable; the ticket gets a list of :class:`postroom.stores.base.Accepted`.
+
+    ``again`` says that the letter may have been handled by an earlier incarnation of the store.
+    """
+
+    __slots__ = ("again", "messages", "ticket")
+
+    def __init__(self, messages: Sequence[NewMessage], ticket: Ticket, *, again: bool = False) -> None:
+        self.messages = messages
+        self.ticket = ticket
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Jobs of one transport in phase SETTLING; their settlements are on them."""
+
+    transport: str
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Waiting jobs of one transport that are to be recorded as ``sending`` first."""
+
+    transport: str
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A transport has room."""
+
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """A transport actor has started."""
+
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An operator's action on one message; the ticket gets a :class:`postroom.stores.base.Controlled`."""
+
+    action: Control
+    key: int
+    indices: frozenset[int] | None
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a transport stands."""
+
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeep:
+    """It is time for housekeeping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The write-ahead log has grown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """The write-ahead log has been copied, but for what was written meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit means for the transports: jobs, and the earliest new due time in the spool, by transport."""
+
+    work: Mapping[str, Sequence[Job]] = field(default_factory=dict[str, Sequence[Job]])
+    due: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class Reroute:
+    """Recipients moved on to these transports, or came from elsewhere."""
+
+    transports: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Jobs for a transport."""
+
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought.
+
+    Attributes:
+        jobs: owned now, room for them is reserved.
+        more: there may be more that is due.
+        next_due: wall-clock seconds of the next work that is not due yet, or None.
+    """
+
+    jobs: Sequence[Job]
+    more: bool
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """Work of earlier epochs is void and back in the spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """These jobs may be sent now."""
+
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Work in the spool will be due at this wall-clock time."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Settled work has left the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job's result is there."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class CourierGone:
+    """A courier's thread ends; ``crashed`` says why it is not by request."""
+
+    courier: object
+    crashed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Tell ``letter`` to ``handle`` at the wall-clock time ``at``.
+
+    A later request with the same ``tag`` from the same handle replaces the earlier one.
+    """
+
+    at: float
+    handle: Handle
+    letter: object
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """What subscribers may want to know; turned into events only where somebody listens.
+
+    Attributes:
+        at: wall-clock seconds.
+        queued: messages that became durable.
+        settled: changes with the address of each recipient.
+        completed: messages that are complete.
+        events: ready-made ones.
+    """
+
+    at: float = 0.0
+    queued: Sequence[NewMessage] = ()
+    settled: Sequence[tuple[Settlement, Address | None]] = ()
+    completed: Sequence[int] = ()
+    events: Sequence[Event] = ()

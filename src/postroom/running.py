@@ -1,0 +1,222 @@
+"""One run of a spooler, from start to stop: its context, its supervision tree and what is asked of them."""
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from postroom import forking
+from postroom.active_queue import Phase
+from postroom.actors.context import Audience
+from postroom.actors.courier import Courier
+from postroom.actors.notifier import Subscriptions
+from postroom.clock import Clock
+from postroom.errors import NotRunning, SpoolUnavailable
+from postroom.ids import parse_id
+from postroom.metrics import Instruments
+from postroom.operating import perform
+from postroom.recipients import State
+from postroom.settings import Settings
+from postroom.status import MessageStatus, TransportStatus
+from postroom.stores.base import Control, Controlled, Standing
+from postroom.submitting import Submitter
+from postroom.supervision import ChildState, Handle, SupervisionError, SupervisionEvent
+from postroom.transports.base import Transport
+from postroom.viewing import SpoolView, best_standings
+from postroom.wiring import build_context, build_supervisor
+
+__all__ = ["Running"]
+
+log = logging.getLogger("postroom")
+
+FIRST_LOOK = 0.25
+LAST_LOOK = 2.0
+"""Seconds between looks at the record for a message that another process may have taken over: first and longest."""
+
+STORE = "core/store"
+"""The store's path in the supervision tree."""
+
+NOBODY = "no process delivers now"
+
+DRAIN_SHARE = 0.6
+"""Part of the stop's time that attempts under way may use."""
+
+
+class Running:
+    """A started spooler. Thread-safe, except ``start`` and ``stop``, which belong to one thread at a time.
+
+    Args: as for :class:`postroom.Spooler`; ``on_supervision`` hears what the supervisor does.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one caller
+        self,
+        path: Path,
+        transports: Sequence[Transport],
+        settings: Settings,
+        clock: Clock,
+        instruments: Instruments,
+        audience: Audience,
+        subscriptions: Subscriptions,
+        on_supervision: Callable[[SupervisionEvent], None],
+        *,
+        delivers: bool = True,
+    ) -> None:
+        self.context = build_context(
+            path=path,
+            transports=transports,
+            settings=settings,
+            clock=clock,
+            instruments=instruments,
+            audience=audience,
+            delivers=delivers,
+        )
+        self.supervisor = build_supervisor(self.context, path, subscriptions, on_supervision)
+        self.path = path
+        self._clock = clock
+        self._subscriptions = subscriptions
+        self._alive = True
+        self.submitter: Submitter
+        self.view: SpoolView
+
+    def start(self, timeout: float) -> None:
+        """Start the actors.
+
+        Raises:
+            SpoolUnavailable: the spool cannot be opened.
+        """
+        context = self.context
+        try:
+            self.supervisor.start(timeout)
+        except SupervisionError as error:
+            raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error}") from error
+        self.submitter = Submitter(context, lambda: self._alive, self._store_trouble)
+        self.view = SpoolView(
+            context.reader,
+            clock=self._clock,
+            node=context.store.node,
+            standings=self.standings,
+            phase=self._phase,
+        )
+
+    def stop(self, timeout: float) -> bool:
+        """Stop the actors; returns whether all ended in good order."""
+        deadline = time.monotonic() + timeout
+        self._alive = False
+        couriers: list[Courier] = []
+        for name, queue in self.context.queues.items():
+            queue.accepting = False
+            pool = self.context.pools.get(name)
+            if pool is not None:
+                couriers += pool.retire()
+        drained = time.monotonic() + timeout * DRAIN_SHARE
+        for courier in couriers:
+            courier.join(max(0.0, drained - time.monotonic()))
+        hung = [courier for courier in couriers if courier.is_alive() and courier.busy_since is not None]
+        abandoned = self.supervisor.stop(max(0.1, (deadline - time.monotonic()) * 0.8))
+        for courier in hung:
+            log.warning("%s was still sending at the stop; its recipients are in doubt", courier.name)
+            courier.abandon()
+        stalled = self._subscriptions.close(min(deadline, time.monotonic() + timeout * 0.1), time.monotonic)
+        for name in stalled:
+            log.warning("subscriber %s did not end in time and was left behind", name)
+        self.context.reader.close()
+        return not (abandoned or hung or stalled)
+
+    def abandon_after_fork(self) -> None:
+        """Make sure that nothing of the parent's is ever closed or finalised in this (child) process."""
+        for connection in (*self.context.reader.connections(), *self.context.store.connections()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        forking.leak(self)
+        self.context.store.forget()
+
+    # Asking
+
+    def standings(self) -> dict[str, Standing]:
+        """Return where each configured transport stands, by name."""
+        if self.context.delivers:
+            standings, otherwise = self.context.standings, Standing("", "starting")
+        else:
+            standings, otherwise = best_standings(self.context.reader), Standing("", "stopped", NOBODY)
+        return {
+            name: standings.get(name) or replace(otherwise, transport=name)
+            for name in self.context.transports
+        }
+
+    def handles(self) -> Iterator[tuple[str, Handle]]:
+        """Yield the path and the address of each actor."""
+        handles = self.context.handles
+        yield "notifier", handles.notifier
+        yield "core/timer", handles.timer
+        yield "core/store", handles.store
+        yield "core/router", handles.router
+        for name, handle in handles.transports.items():
+            yield f"core/transports/{name}", handle
+        yield "checkpointer", handles.checkpointer
+
+    def _store_trouble(self) -> str:
+        """Return what the store failed with, "" while it runs."""
+        for row in self.supervisor.children():
+            if row.name == STORE and row.state is not ChildState.RUNNING:
+                return row.last_error or ""
+        return ""
+
+    def _phase(self, key: int, index: int) -> str | None:
+        for queue in self.context.queues.values():
+            phase = queue.phase_of(key, index)
+            if phase is not None:
+                return "waiting" if phase is Phase.WAITING else "sending"
+        return None
+
+    def transports(self) -> tuple[TransportStatus, ...]:
+        """Return where each transport stands, in transport order."""
+        states = self.view.tally().states
+        rows: list[TransportStatus] = []
+        for name, standing in self.standings().items():
+            queue = self.context.queues[name]
+            pool = self.context.pools.get(name)
+            rows.append(
+                TransportStatus(
+                    name, standing.status, standing.reason, standing.since, standing.until, queue.held,
+                    pool.busy if pool else 0, len(pool) if pool else 0, states.get((name, State.QUEUED), 0),
+                    queue.last_progress,
+                )
+            )  # fmt: skip
+        return tuple(rows)
+
+    def act(self, action: Control, key: int, indices: Collection[int] | None, timeout: float) -> Controlled:
+        """Have the store act on a message; see :func:`postroom.operating.perform`."""
+        return perform(
+            self.context,
+            action=action,
+            key=key,
+            indices=indices,
+            timeout=timeout,
+            running=lambda: self._alive,
+        )
+
+    def wait(self, message_id: str, timeout: float | None) -> MessageStatus:
+        """Wait until a message is complete, at most ``timeout`` seconds; returns where it stands then.
+
+        Raises:
+            UnknownMessage: there is none with this id (any more).
+            NotRunning: the spooler was stopped meanwhile.
+        """
+        key = parse_id(message_id)
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        ticket = self.context.completions.add(key)
+        pause = FIRST_LOOK
+        try:
+            while True:
+                status = self.view.status(message_id)
+                left = None if deadline is None else deadline - self._clock.monotonic()
+                if status.complete or (left is not None and left <= 0):
+                    return status
+                if not self._alive:
+                    raise NotRunning("the spooler was stopped while a message was waited for")
+                # Another process may settle it, which only the record tells.
+                ticket.wait(pause if left is None else min(pause, left))
+                pause = min(LAST_LOOK, pause * 2)
+        finally:
+            self.context.completions.remove(key, ticket)
