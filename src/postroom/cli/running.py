@@ -1,0 +1,209 @@
+"""``postroom run``: a spooler as a process of its own."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Final, Self
+
+import click
+
+from postroom.cli.exits import CANT_CREATE, OK, TEMPORARY, UNAVAILABLE, USAGE, Refusal
+from postroom.cli.options import DURATION, Place, json_option, place_options
+from postroom.cli.output import echo_json
+from postroom.config import Config
+from postroom.errors import ConfigurationError, SpoolUnavailable
+from postroom.spooler import Spooler
+from postroom.supervision import SupervisionError
+
+__all__ = ["run"]
+
+log = logging.getLogger("postroom.run")
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+HURRY_SECONDS: Final = 2.0
+"""Left to the stop once a second signal came."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        entry: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry.update((key, value) for key, value in vars(record).items() if key.startswith("postroom_"))
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def _log_to_stderr(level: str, form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class Signals:
+    """Counts the signals that ask to stop. The handlers are taken back at the end of the ``with``."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._changed = threading.Condition(threading.RLock())
+        self._former: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)  # type: ignore[arg-type] # as signal() gave it
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        # Runs in the main thread, perhaps while it waits below: the lock is one that a thread may take twice.
+        with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Wait in the main thread for the signal with this number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.count >= count)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  postroom run --config /etc/postroom.toml
+  postroom run --check --config postroom.toml     look at the configuration, start nothing
+  postroom run --log-format json 2>> postroom.log
+"""
+)
+@place_options
+@click.option("--check", is_flag=True, help="Only check the configuration, its secrets included.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--stop-timeout", type=DURATION, default="30s", show_default=True, metavar="DURATION",
+              help="How long attempts under way may take when it is asked to stop.")  # fmt: skip
+@json_option
+def run(  # noqa: PLR0913 - one parameter for each option
+    place: Place, *, check: bool, log_level: str, log_format: str, stop_timeout: float, as_json: bool
+) -> None:
+    """Run a spooler until SIGTERM or SIGINT.
+
+    Prints one line when it is ready. The first signal lets attempts under way finish; a second one hurries. Nothing is
+    lost either way: what waits stays in the spool, and what was cut off is sent again.
+    """
+    config = place.read_config()
+    if config is None:
+        raise Refusal(
+            USAGE, "--config", "is missing, and there is no postroom.toml here", "say which transports to run"
+        )
+    config.check_secrets()
+    if check:
+        _say_checked(config, place, as_json=as_json)
+        return
+    _log_to_stderr(log_level, log_format)
+    path = place.path(config)
+    spooler = Spooler(
+        path, config.transports, settings=config.settings,
+        metrics_host=config.metrics_host, metrics_port=config.metrics_port,
+    )  # fmt: skip
+    with Signals() as signals:
+        _start(spooler)
+        _say_ready(spooler, as_json=as_json)
+        signals.wait_for(1)
+        code = _stop(spooler, signals, stop_timeout)
+    if code != OK:
+        raise SystemExit(code)
+
+
+def _start(spooler: Spooler) -> None:
+    try:
+        spooler.start()
+    except SpoolUnavailable as error:
+        raise Refusal(CANT_CREATE, "spool", str(error)) from error
+    except SupervisionError as error:
+        raise Refusal(
+            TEMPORARY, "spool", f"{spooler.path} cannot be opened now: {error}", "try again"
+        ) from error
+    except ConfigurationError as error:
+        # What is wrong only now is a port that somebody else has.
+        raise Refusal(UNAVAILABLE, f"[metrics] {error.field}", error.problem, error.remedy) from error
+
+
+def _say_checked(config: Config, place: Place, *, as_json: bool) -> None:
+    config.spooler()
+    names = [transport.name for transport in config.transports]
+    path = place.path(config)
+    if as_json:
+        echo_json({"config": str(config.file), "ok": True, "spool": str(path), "transports": names})
+    else:
+        click.echo(f"{config.file} is good: spool {path}, transports {', '.join(names)}")
+
+
+def _say_ready(spooler: Spooler, *, as_json: bool) -> None:
+    names = [transport.name for transport in spooler.transports_configured]
+    address = spooler.metrics_address
+    host, port = address or ("", 0)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics" if address is not None else None
+    if as_json:
+        # One line, although documents elsewhere have many: whoever started the process waits for it.
+        ready = {
+            "ready": True,
+            "pid": os.getpid(),
+            "spool": str(spooler.path),
+            "transports": names,
+            "metrics": url,
+        }
+        click.echo(json.dumps(ready, ensure_ascii=False))
+    else:
+        metrics = f", metrics at {url}" if url else ""
+        click.echo(f"postroom is ready: spool {spooler.path}, transports {', '.join(names)}{metrics}")
+    sys.stdout.flush()
+
+
+def _stop(spooler: Spooler, signals: Signals, timeout: float) -> int:
+    log.info("stopping; attempts under way have %g s (a second signal hurries)", timeout)
+    orderly: list[bool] = []
+    ended = threading.Event()
+
+    def stop() -> None:
+        try:
+            orderly.append(spooler.stop(timeout))
+        finally:
+            ended.set()
+
+    threading.Thread(target=stop, name="postroom-stop", daemon=True).start()
+    while not ended.wait(0.1):
+        if signals.count > 1:
+            ended.wait(HURRY_SECONDS)
+            break
+    if orderly == [True]:
+        log.info("stopped")
+        return OK
+    log.warning("stopped before every attempt had ended; those are in doubt and will be sent again")
+    logging.shutdown()
+    if not ended.is_set():
+        # Threads that hang in a connection must not keep the process; the spool is made for such an end.
+        sys.stdout.flush()
+        os._exit(TEMPORARY)
+    return TEMPORARY
