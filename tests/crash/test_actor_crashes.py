@@ -87,6 +87,36 @@ def test_couriers_crash_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert spooler.tally().states["memory", State.DELIVERED] == 960
 
 
+def test_too_many_courier_crashes_restart_the_transports_actor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What replacing couriers cannot mend is escalated, and what was submitted is delivered once it is mended."""
+    monkeypatch.setattr("postroom.settling.CRASH_DELAY", 0.05)
+    monkeypatch.setattr("postroom.settling.POISON_CRASHES", 1000)
+    broken = threading.Event()
+    broken.set()
+
+    def answer(delivery: Delivery) -> Outcomes:
+        if broken.is_set():
+            raise RuntimeError(f"cannot send {delivery.message_id}")
+        return Delivered()
+
+    transport = MemoryTransport(keep=MANY, answer=answer, limits=Limits(concurrency=16))
+    with Spooler(tmp_path / "spool.db", [transport]) as spooler:
+        receipts = spooler.submit_many(
+            Submission(message=message(n), sender=SENDER, to="memory:x") for n in range(60)
+        )
+
+        def escalated() -> bool:
+            rows = {row.name: row for row in spooler.actors()}
+            return "CourierFailuresError" in (rows["core/transports/memory"].last_error or "")
+
+        until(escalated, "the end of the actor's patience")
+        broken.clear()
+        settled(spooler)
+        assert all(spooler.status(receipt.id).succeeded for receipt in receipts)
+
+
 def test_store_crashes_under_16_submitters(tmp_path: Path) -> None:
     transport = MemoryTransport(keep=MANY)
     acknowledged: list[str] = []
