@@ -204,10 +204,9 @@ class Effects:
         self.due[transport] = min(self.due.get(transport, at), at)
 
     def make_jobs(
-        self, transports: Mapping[str, Transport], queues: Mapping[str, ActiveQueue], now: float
+        self, transports: Mapping[str, Transport], queues: Mapping[str, ActiveQueue]
     ) -> dict[str, Sequence[Job]]:
         """Return the jobs of the messages born owned, by transport."""
-        del now
         work: dict[str, list[Job]] = {}
         for message, name, indices in self._groups:
             size = transports[name].limits.recipients_per_delivery

@@ -236,7 +236,7 @@ class StoreActor(MailboxActor):
         resolve_all(effects.tickets)
         now = context.clock.time()
         due = self._news(effects)
-        committed = Committed(effects.make_jobs(context.transports, context.queues, now), due)
+        committed = Committed(effects.make_jobs(context.transports, context.queues), due)
         if committed.work or committed.due:
             handles.router.tell(committed)
         for transport, jobs in batch.jobs_by_transport().items():

@@ -121,7 +121,7 @@ def test_jobs_are_cut_to_what_a_delivery_may_hold(queues: dict[str, ActiveQueue]
     one = message(1, "a", "a", "a", "b", priority=1, expires=NOW + 9)
     reserve(effects, [one], queues)
     accept(effects, [one])
-    work = effects.make_jobs(TRANSPORTS, queues, NOW)
+    work = effects.make_jobs(TRANSPORTS, queues)
     assert {name: [[t.index for t in made.targets] for made in jobs] for name, jobs in work.items()} == {
         "a": [[0, 1], [2]], "b": [[3]],
     }  # fmt: skip
@@ -142,7 +142,7 @@ def test_every_submitter_gets_its_own_results(queues: dict[str, ActiveQueue]) ->
         (letters[0].ticket, [Accepted(1), Accepted(7, duplicate=True)]), (letters[1].ticket, [Accepted(3)]),
     ]  # fmt: skip
     assert [one.key for one in effects.fresh] == [1, 3]
-    assert sorted(made.key for made in effects.make_jobs(TRANSPORTS, queues, NOW)["a"]) == [1, 3]
+    assert sorted(made.key for made in effects.make_jobs(TRANSPORTS, queues)["a"]) == [1, 3]
 
 
 def test_what_was_not_stored_takes_no_room(queues: dict[str, ActiveQueue]) -> None:
@@ -156,7 +156,7 @@ def test_what_was_not_stored_takes_no_room(queues: dict[str, ActiveQueue]) -> No
     assert (queues["a"].held, queues["b"].held) == (0, 0)
     effects.release_reserved()
     assert queues["a"].held == 0
-    assert effects.make_jobs(TRANSPORTS, queues, NOW) == {}
+    assert effects.make_jobs(TRANSPORTS, queues) == {}
 
 
 def test_messages_submitted_together_are_stored_together_or_not_at_all(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from postroom.recipients import State
 from postroom.stores.base import NewMessage, Settlement
+from postroom.stores.sql import PLAIN_SETTLEMENT
 
 if TYPE_CHECKING:
     from postroom.stores.driver import sqlite3
@@ -35,20 +36,9 @@ CREATE TEMP VIEW IF NOT EXISTS exchange AS SELECT
     NULL AS expected, NULL AS done, NULL AS asked, NULL AS tally
 """
 
-_TRIGGER = """
+_TRIGGER = f"""
 CREATE TEMP TRIGGER IF NOT EXISTS exchange_insert INSTEAD OF INSERT ON exchange BEGIN
-    UPDATE recipient SET
-        state = j.state, due = NULL, owner = NULL, attempts = j.attempts, first_attempt = j.first_attempt,
-        changed = j.at, crashes = 0, in_doubt = 0, reply_code = j.code, reply_status = j.status, reply_text = j.text,
-        remote = j.remote, remote_id = NULL, detail = NULL
-    FROM (
-        SELECT value ->> 0 AS message_id, value ->> 1 AS idx, value ->> 2 AS was, value ->> 3 AS state,
-            value ->> 4 AS attempts, value ->> 5 AS first_attempt, value ->> 6 AS at, value ->> 7 AS code,
-            value ->> 8 AS status, value ->> 9 AS text, value ->> 10 AS remote
-        FROM json_each(NEW.settled)
-    ) AS j
-    WHERE recipient.message_id = j.message_id AND recipient.idx = j.idx
-        AND +recipient.owner = NEW.node AND +recipient.state = j.was;
+    {PLAIN_SETTLEMENT.format(rows="NEW.settled", node="NEW.node")};
     SELECT RAISE(ABORT, 'a settlement does not apply') WHERE NEW.expected > 0 AND changes() <> NEW.expected;
     DELETE FROM content WHERE message_id IN (SELECT value FROM json_each(NEW.done));
     DELETE FROM content WHERE message_id IN (
@@ -72,7 +62,7 @@ CREATE TEMP TRIGGER IF NOT EXISTS exchange_insert INSTEAD OF INSERT ON exchange 
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(NEW.tally) WHERE true
     ON CONFLICT (kind, scope, label) DO UPDATE SET n = n + excluded.n;
 END
-"""
+"""  # noqa: S608 - our own text
 
 _EXCHANGE = "INSERT INTO exchange VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 

@@ -19,6 +19,7 @@ __all__ = [
     "JOURNAL",
     "NEXT_DUE",
     "OWN",
+    "PLAIN_SETTLEMENT",
     "SETTLE",
     "SETTLE_PLAIN",
     "TALLY_CONFLICT",
@@ -62,7 +63,7 @@ WHERE recipient.message_id = j.message_id AND recipient.idx = j.idx
 """Change recipients that we own and that are in the state we believe. The unary plus keeps the planner on the primary
 key: with the index on ``owner`` each row of the list would walk through all that we own."""
 
-SETTLE_PLAIN = """
+PLAIN_SETTLEMENT = """
 UPDATE recipient SET
     state = j.state, due = NULL, owner = NULL, attempts = j.attempts, first_attempt = j.first_attempt, changed = j.at,
     crashes = 0, in_doubt = 0, reply_code = j.code, reply_status = j.status, reply_text = j.text, remote = j.remote,
@@ -71,11 +72,14 @@ FROM (
     SELECT value ->> 0 AS message_id, value ->> 1 AS idx, value ->> 2 AS was, value ->> 3 AS state,
         value ->> 4 AS attempts, value ->> 5 AS first_attempt, value ->> 6 AS at, value ->> 7 AS code,
         value ->> 8 AS status, value ->> 9 AS text, value ->> 10 AS remote
-    FROM json_each(:rows)
+    FROM json_each({rows})
 ) AS j
 WHERE recipient.message_id = j.message_id AND recipient.idx = j.idx
-    AND +recipient.owner = :node AND +recipient.state = j.was
+    AND +recipient.owner = {node} AND +recipient.state = j.was
 """
+"""The change of a plain settlement; ``rows`` and ``node`` are where its values come from."""
+
+SETTLE_PLAIN = PLAIN_SETTLEMENT.format(rows=":rows", node=":node")
 """``SETTLE`` for the usual end, with fewer values to carry."""
 
 DROP_CONTENT = "DELETE FROM content WHERE message_id IN (SELECT value FROM json_each(?))"
