@@ -50,6 +50,9 @@ _NEEDS_BACKSLASH = re.compile(r'(["\\])')
 # Phrase words or quoted strings, then the angle brackets (RFC 5322 section 3.4); "@" is tolerated in the
 # phrase because programs put the address where they know no name. A comma would make it a list.
 _NAME_ADDR = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^"<>,;:()\\])*)<(.+)>')
+# MAPI's one-off addresses, as Outlook writes them into text: a name, then [TYPE:value]. What stands before the bracket
+# is nothing, or ends in a blank: "ann@[IPv6:::1]" is a mailbox at an address literal.
+_ONE_OFF = re.compile(r'(?:(?:"(?:[^"\\]|\\.)*"|[^"<>,;:()\\\[\]])* )?\[([A-Za-z][A-Za-z0-9+.-]{0,62}:.+)\]')
 _QUOTED_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 _SMS_FILLING = re.compile(r"[ ()-]")
@@ -96,8 +99,9 @@ def has_type(text: str) -> bool:
 def parse_address(text: str | Address, *, field: str = "to") -> Address:
     """Return the canonical address that ``text`` stands for. Pure and thread-safe.
 
-    Understood are ``type:value``, ``ann@example.org``, ``"Ann Other" <ann@example.org>`` (the name is
-    dropped) and ``https://…``. An :class:`Address` is checked like the text it prints as.
+    Understood are ``type:value``, ``ann@example.org``, ``https://…``, and with a name, which is dropped,
+    ``"Ann Other" <ann@example.org>``, ``Ann <sms:+15550100>`` and MAPI's ``Ann Other [SMTP:ann@example.org]``. An
+    :class:`Address` is checked like the text it prints as.
 
     Raises:
         InvalidAddress: naming ``field``; mailboxes are judged by RFC 5321 section 4.1.2 and RFC 6531.
@@ -146,14 +150,12 @@ def _parse(text: str) -> Address:
     text = text.strip(" ")
     typed = _TYPE.match(text)
     if typed is None:
-        return Address("smtp", _mailbox(text))
-    kind, value = typed[1].lower(), text[typed.end() :].strip(" ")
-    if kind == "smtp":
-        value = _mailbox(value)
-    elif kind == "sms":
-        value = _telephone(value)
-    elif kind in _URL_TYPES:
-        value = domains.canonical_url(kind, value)
+        text = _one_off(text)
+        typed = _TYPE.match(text)
+        if typed is None:
+            return Address("smtp", _mailbox(text))
+    kind = typed[1].lower()
+    value = _canonical(kind, text[typed.end() :].strip(" "))
     if not value:
         raise Malformed("has nothing after its type", "write type:value")
     if len(value) > MAX_VALUE:
@@ -162,6 +164,23 @@ def _parse(text: str) -> Address:
 
 
 _remembered = lru_cache(maxsize=8192)(_parse)
+
+
+def _canonical(kind: str, value: str) -> str:
+    if kind == "smtp":
+        return _mailbox(value)
+    if kind == "sms":
+        return _telephone(value)
+    return domains.canonical_url(kind, value) if kind in _URL_TYPES else value
+
+
+def _one_off(text: str) -> str:
+    """Return the typed address that a one-off address is of, or ``text`` itself when it is none."""
+    found = _ONE_OFF.fullmatch(text) if text.endswith("]") else None
+    if found is not None:
+        return found[1]
+    found = _NAME_ADDR.fullmatch(text)
+    return found[2] if found is not None and _TYPE.match(found[2]) else text
 
 
 def _mailbox(text: str) -> str:

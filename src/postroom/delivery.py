@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from postroom.addresses import Address
 from postroom.ids import format_id
+from postroom.options import MessageOptions, RecipientOptions
 
 __all__ = ["Delivery", "Target"]
 
@@ -19,6 +20,8 @@ class Target:
         first_attempt: wall-clock seconds of the first attempt, or None.
         in_doubt: an earlier attempt may have succeeded without our learning of it (a process died,
             a connection broke after the data): this one may be a duplicate.
+        options: what was said of the recipient beyond its address, or None.
+        variant: the number of the content that a preprocessor made for it, None for the message's own.
     """
 
     index: int
@@ -26,6 +29,8 @@ class Target:
     attempts: int = 0
     first_attempt: float | None = None
     in_doubt: bool = False
+    options: RecipientOptions | None = None
+    variant: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Delivery:
         eight_bit: the body holds octets above 127 (RFC 6152).
         priority: 1 urgent, 0 normal, -1 non-urgent.
         expires: wall-clock seconds after which it must not be tried any more, or None.
+        report: what the sender wants to be told, as "delay,failure,success"; "" for nothing (RFC 3461 NOTIFY).
+        options: RET, ENVID and what else was said of the message, or None.
     """
 
     key: int
@@ -53,6 +60,8 @@ class Delivery:
     eight_bit: bool = False
     priority: int = 0
     expires: float | None = None
+    report: str = "failure"
+    options: MessageOptions | None = None
 
     @property
     def message_id(self) -> str:

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.addresses import Address
-from postroom.envelopes import Envelope, Priority, Report, Submission, prepare_envelope
+from postroom.envelopes import Envelope, Priority, Recipient, Report, Submission, prepare_envelope
 from postroom.errors import InvalidAddress, InvalidMessage, NoRecipients, TooManyRecipients, UsageError
+from postroom.expansion import Expander
 from postroom.messages import Message, PreparedMessage, prepare
+from postroom.options import MessageOptions, RecipientOptions
+from postroom.windows import parse_window
 
 NOW = 1_700_000_000.0
 MESSAGE = (
@@ -40,6 +43,7 @@ def test_the_ordinary_envelope() -> None:
         report=frozenset({Report.FAILURE}),
         hold=False,
         digest=b"",
+        tenant="app@example.org",
     )
 
 
@@ -232,6 +236,28 @@ def test_priorities(priority: Priority) -> None:
         ("idempotency_key", "a\ud800"),
         ("idempotency_key", b"k"),
         ("idempotency_key", 5),
+        ("tenant", ""),
+        ("tenant", "t" * 256),
+        ("tenant", "a\0b"),
+        ("tenant", 5),
+        ("ordering_key", ""),
+        ("ordering_key", "\0transport:smtp"),
+        ("ordering_key", b"k"),
+        ("window", "whenever"),
+        ("window", "Mo-Fr Nowhere/Land"),
+        ("window", 5),
+        ("ret", "hdrs"),
+        ("ret", "Full"),
+        ("ret", []),
+        ("ret", 5),
+        ("envid", ""),
+        ("envid", "ü"),
+        ("envid", "a\tb"),
+        ("envid", "a\n"),
+        ("envid", "x" * 101),
+        ("envid", "=" * 34),
+        ("envid", "a b" * 21),
+        ("envid", b"x"),
     ],
 )
 def test_other_fields_out_of_range(field: str, value: Any) -> None:
@@ -246,6 +272,7 @@ def test_reports_are_a_set_of_any_kind() -> None:
     assert envelope(report=()).report == frozenset()
 
 
+OLD_DIGEST = "3e4662a2a5b4aaebea34af65c08024784d75f689f8bca9d67bbc815031d3f815"
 KEYED: dict[str, Any] = {"idempotency_key": "k", "sender": "a@x", "to": ["b@x", "c@x"]}
 
 
@@ -284,6 +311,14 @@ def test_the_same_composed_message_has_the_same_digest() -> None:
         {"report": ()},
         {"hold": True},
         {"message": MESSAGE + b"more\r\n"},
+        {"tenant": "a@x"},
+        {"ordering_key": "o"},
+        {"window": "Mo-Fr"},
+        {"ret": "full"},
+        {"envid": "e"},
+        {"to": [Recipient("b@x", alternatives=["sms:+15550100"]), "c@x"]},
+        {"to": [Recipient("b@x", report=()), "c@x"]},  # type: ignore[arg-type]
+        {"to": [Recipient("b@x", orcpt="rfc822;z@x"), "c@x"]},
     ],
 )
 def test_another_payload_or_envelope_has_another_digest(change: dict[str, Any]) -> None:
@@ -295,3 +330,152 @@ def test_submissions_are_frozen_values() -> None:
     assert submission == Submission(message=b"", to="a@x")
     with pytest.raises(dataclasses.FrozenInstanceError):
         submission.hold = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# What may be said beyond the ordinary
+
+
+def test_the_sender_is_the_tenant_unless_another_is_named() -> None:
+    assert envelope(sender="a@x").tenant == "a@x"
+    assert envelope(sender="").tenant == ""
+    assert envelope(tenant="Künde 1").tenant == "Künde 1"
+
+
+def test_what_is_said_of_the_message_is_kept_as_options() -> None:
+    assert envelope().options is None
+    said = envelope(ret="headers", envid="x" * 100, window="mo-fr 9:00-17:00", ordering_key="o" * 255)
+    assert said.options == MessageOptions(ret="hdrs", envid="x" * 100, window="Mo-Fr 09:00-17:00 UTC")
+    assert said.ordering_key == "o" * 255
+    assert said.window == parse_window("Mo-Fr 09:00-17:00")
+    window = parse_window("Sa Europe/Berlin")
+    assert envelope(window=window).window is window
+    assert envelope(ret="full").options == MessageOptions(ret="full")
+
+
+@pytest.mark.parametrize("envid", ["=" * 33, "a b" * 20, "+" * 33 + "x", "QQ314159", "~!"])
+def test_envids_count_as_xtext(envid: str) -> None:
+    options = envelope(envid=envid).options
+    assert options is not None
+    assert options.envid == envid
+
+
+SMS = Address("sms", "+15550100")
+B = Address("smtp", "b@x")
+
+
+def test_recipients_of_which_there_is_more_to_say() -> None:
+    made = envelope(
+        to=[
+            "a@x",
+            Recipient("B <b@X>", ["c@x", "b@x", "sms:+1 555 0100", "c@X"], {Report.SUCCESS}, "rfc822;B@x"),
+            Recipient("c@x"),
+            Recipient("d@x", report=frozenset()),
+        ]
+    )
+    assert [address.value for address in made.recipients] == ["a@x", "b@x", "c@x", "d@x"]
+    assert made.said == {
+        B: RecipientOptions(alternatives=(Address("smtp", "c@x"), SMS), orcpt="rfc822;B@x", report="success"),
+        Address("smtp", "d@x"): RecipientOptions(report=""),
+    }
+    assert dict(envelope(to=["a@x"]).said) == {}
+
+
+def test_one_recipient_needs_no_list() -> None:
+    made = envelope(to=Recipient("b@x", alternatives="sms:+15550100"))
+    assert made.recipients == (B,)
+    assert made.said[B].alternatives == (SMS,)
+    assert envelope(to=Recipient(B, alternatives=SMS)).said == made.said
+
+
+def test_what_is_said_first_of_a_recipient_counts() -> None:
+    said, more = Recipient("b@x", orcpt="rfc822;1@x"), Recipient("b@x", orcpt="rfc822;2@x")
+    assert envelope(to=[said, more, "b@x"]).said[B].orcpt == "rfc822;1@x"
+    assert dict(envelope(to=["b@x", said]).said) == {}
+
+
+@pytest.mark.parametrize(
+    ("recipient", "field"),
+    [
+        (Recipient("b@"), "to[1]"),
+        (Recipient(5), "to[1]"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (Recipient("b@x", alternatives=["c@x", "c@"]), "to[1].alternatives[1]"),
+        (Recipient("b@x", alternatives=["list:staff"]), "to[1].alternatives[0]"),
+        (Recipient("b@x", alternatives=5), "to[1].alternatives"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (Recipient("b@x", alternatives=[f"{n}@x" for n in range(17)]), "to[1].alternatives"),
+        (Recipient("b@x", report="success"), "to[1].report"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (Recipient("b@x", orcpt="b@x"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="rfc822;"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt=";b@x"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="rfc 822;b@x"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="rfc822;ü@x"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="rfc822;b\r\nDATA"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="utf-8;\ud800"), "to[1].orcpt"),
+        (Recipient("b@x", orcpt="rfc822;" + "b" * 494), "to[1].orcpt"),
+        (Recipient("b@x", orcpt=None), "to[1].orcpt"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_malformed_recipients_are_named(recipient: Recipient, field: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        envelope(to=["a@x", recipient])
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("orcpt", ["rfc822;" + "b" * 493, "utf-8;ü@x", "x400;/c=de/", "rfc822;b+c=d@x"])
+def test_original_recipients(orcpt: str) -> None:
+    assert envelope(to=Recipient("b@x", orcpt=orcpt)).said[B].orcpt == orcpt
+
+
+def test_digests_of_what_could_be_said_before_are_as_before() -> None:
+    """Keys that an earlier version stored still match: these octets are on disks."""
+    digest = envelope(**KEYED, send_at=timedelta(hours=1)).digest.hex()
+    assert digest == OLD_DIGEST
+
+
+# Distribution lists
+
+
+def listed(to: Any, members: list[str], **given: Any) -> Envelope:
+    expander = Expander({"staff": members, "empty": []}, names={"Bob": "b@x"})
+    submission = Submission(message=MESSAGE, to=to, **given)
+    return prepare_envelope(submission, prepared(), now=NOW, max_recipients=3, expander=expander)
+
+
+@pytest.mark.parametrize(
+    "to", ["staff", ["list:staff"], ["b@x", "staff"], Recipient("staff"), ["Bob", "staff"]]
+)
+def test_lists_are_expanded_wherever_recipients_are_named(to: Any) -> None:
+    made = listed(to, ["b@x", "c@x"])
+    assert [address.value for address in made.recipients] == ["b@x", "c@x"]
+    assert made.said[Address("smtp", "c@x")] == RecipientOptions(via=("list:staff",))
+
+
+def test_the_header_may_name_lists_with_addresses() -> None:
+    expander = Expander({"bob@example.org": ["x@x"]})
+    made = prepare_envelope(
+        Submission(message=MESSAGE), prepared(), now=NOW, max_recipients=3, expander=expander
+    )
+    assert [address.value for address in made.recipients] == ["x@x", "c@example.org"]
+
+
+def test_nobody_on_the_lists_is_an_error() -> None:
+    with pytest.raises(NoRecipients, match="names nobody: list:empty is empty"):
+        listed(["empty"], [])
+    with pytest.raises(NoRecipients, match="names nobody: list:staff, list:empty are empty"):
+        listed(["staff", "empty"], [])
+    with pytest.raises(NoRecipients, match="give at least one"):
+        listed([], [])
+
+
+def test_too_many_on_the_lists_are_an_error() -> None:
+    with pytest.raises(TooManyRecipients):
+        listed("staff", [f"{n}@x" for n in range(4)])
+
+
+def test_a_key_means_the_list_and_not_who_is_on_it_at_the_moment() -> None:
+    key: dict[str, Any] = {"idempotency_key": "k"}
+    digest = listed(["b@x", "staff"], ["b@x"], **key).digest
+    assert listed(["b@x", "staff"], ["c@x", "d@x"], **key).digest == digest
+    assert listed(["b@x"], [], **key).digest != digest
+    plain = envelope(to=["b@x"], **key).digest
+    assert listed(["b@x"], [], **key).digest == plain

@@ -6,11 +6,22 @@ from tenacity import stop_after_attempt, wait_fixed
 from postroom.active_queue import Crash, Job, Outage, Result, TimedOut
 from postroom.addresses import Address
 from postroom.delivery import Target
-from postroom.outcomes import Accepted, Deferred, Delivered, Failed, NotMine, Outcome, Relayed, Reply
+from postroom.options import MessageOptions, RecipientOptions
+from postroom.outcomes import (
+    Accepted,
+    Deferred,
+    Delivered,
+    Failed,
+    NotMine,
+    Outcome,
+    Processed,
+    Relayed,
+    Reply,
+)
 from postroom.recipients import State
-from postroom.retries import RetryPolicy
-from postroom.routing import Route, Router
-from postroom.settling import POISON_CRASHES, check_outcomes, expire_job, settle_job
+from postroom.retries import RetryPolicies, RetryPolicy
+from postroom.routing import PREPROCESS, Route, Router
+from postroom.settling import NO_TRANSPORT, POISON_CRASHES, check_outcomes, expire_job, next_due, settle_job
 from postroom.stores.base import Settlement
 
 NOW = 1_700_000_000.0
@@ -211,3 +222,230 @@ def test_a_refusal_in_doubt_is_marked_and_held_where_that_is_wanted(hold: bool) 
     assert settlement.in_doubt
     assert settlement.state is (State.HELD if hold else State.QUEUED)
     assert "lost at the final dot" in str(settlement.reply)
+
+
+def test_a_ciphers_name_is_bounded_and_printable_too() -> None:
+    reply = only(job(), Failed(Reply("no", "5.0.0", 550, "mx", "TLS\r\n" + "x" * 300))).reply
+    assert reply is not None
+    assert (len(reply.tls), reply.tls[:5]) == (255, "TLS x")
+    assert only(job(), Delivered(Reply("ok", tls="TLSv1.3"))).reply == Reply("ok", tls="TLSv1.3")
+
+
+# What the store is told besides
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [Delivered()],
+        [Relayed()],
+        [Failed(Reply("no"))],
+        [Deferred(Reply("busy"))],
+        Crash("x", ""),
+        TimedOut(1.0),
+    ],
+)
+def test_whether_somebody_follows_the_message_is_passed_on(result: Result) -> None:
+    one = job()
+    assert not settle(one, result)[0].followed
+    assert not expire_job(one, NOW)[0].followed
+    one.followed = True
+    assert settle(one, result)[0].followed
+    assert settle(one, result, hold_in_doubt=True)[0].followed
+    assert expire_job(one, NOW)[0].followed
+
+
+def test_a_relay_that_reports_itself_is_noted() -> None:
+    both = settle(job(target(0), target(1)), [Relayed(reports=True), Relayed()])
+    assert [settlement.reported for settlement in both] == [True, False]
+    assert only(job(), Relayed(reports=True)).reported
+    assert not only(job(), Relayed()).reported
+    assert not only(job(), Delivered()).reported
+
+
+# Preprocessing
+
+STAGED = Router(ROUTER.routes, {"smtp"})
+
+
+def test_what_is_preprocessed_moves_on_to_its_first_transport_at_no_cost() -> None:
+    one = job(target(0), target(1, attempts=2, first=NOW - 9), transport=PREPROCESS)
+    first, second = settle_job(
+        one, [Processed(b"new"), Processed()], policy=POLICY, router=STAGED, now=NOW, hold_in_doubt=False
+    )
+    assert (first.state, first.outcome, first.next_transport, first.due) == (
+        State.QUEUED,
+        "processed",
+        "a",
+        NOW,
+    )
+    assert (first.content, first.attempts, first.first_attempt) == (b"new", 0, None)
+    assert (second.content, second.attempts, second.first_attempt) == (None, 0, None)
+
+
+def test_what_is_preprocessed_and_has_no_transport_any_more_fails() -> None:
+    (settlement,) = settle_job(
+        job(transport=PREPROCESS), [Processed(b"new")], policy=POLICY, router=Router([]), now=NOW
+    )
+    assert (settlement.state, settlement.outcome, settlement.reply) == (State.FAILED, "failed", NO_TRANSPORT)
+    assert settlement.content is None
+
+
+# Retries
+
+
+def test_the_policy_is_chosen_by_destination_and_told_of_greylisting() -> None:
+    policies = RetryPolicies(
+        POLICY,
+        {"1.example": RetryPolicy(wait=wait_fixed(7), stop=stop_after_attempt(9), greylist=wait_fixed(300))},
+    )
+    targets = [Target(n, Address("smtp", f"x@{n % 2}.example")) for n in range(4)]
+    later, grey = Deferred(Reply("busy")), Deferred(Reply("grey"), greylisted=True)
+    settled = settle_job(job(*targets), [later, later, later, grey], policy=policies, router=ROUTER, now=NOW)
+    assert [settlement.due for settlement in settled] == [NOW + 60, NOW + 7, NOW + 60, NOW + 300]
+
+
+# Delivery windows: NOW is a Tuesday, 22:13:20 UTC
+
+OPENS = NOW + 9 * 3600 + 46 * 60 + 40
+
+
+def windowed(*targets: Target, transport: str = "a", expires: float | None = None) -> Job:
+    one = job(*targets, transport=transport, expires=expires)
+    one.options = MessageOptions(window="Mo-Fr 08:00-17:00 UTC")
+    return one
+
+
+@pytest.mark.parametrize(
+    "result", [[Deferred(Reply("busy"))], [NotMine()], [Processed()], Crash("x", ""), TimedOut(1.0)]
+)
+def test_what_is_due_again_waits_for_the_window_but_not_beyond_its_expiry(result: Result) -> None:
+    assert settle(windowed(), result)[0].due == OPENS
+    assert settle(windowed(expires=OPENS - 60), result)[0].due == OPENS - 60
+
+
+def test_within_the_window_nothing_waits() -> None:
+    one = windowed()
+    assert next_due(one, OPENS + 1) == OPENS + 1
+    assert next_due(job(), NOW) == NOW
+
+
+# Alternatives
+
+FAX, SMS, OTHER = Address("fax", "1"), Address("sms", "+15550100"), Address("smtp", "other@example.org")
+WIDE = Router([*ROUTER.routes, Route("text", frozenset({"sms"}))])
+
+
+def with_alternatives(*alternatives: Address, attempts: int = 0, in_doubt: bool = False) -> Target:
+    options = RecipientOptions(alternatives=alternatives, orcpt="rfc822;x@y")
+    first = NOW - 500 if attempts else None
+    return Target(0, Address("smtp", "0@example.org"), attempts, first, in_doubt, options)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "transport", "attempts", "label"),
+    [
+        (Failed(Reply("no such user", "5.1.1", 550)), "a", 0, "failed"),
+        (Deferred(Reply("busy", "4.0.0")), "a", 2, "expired"),
+        (NotMine(), "b", 0, "failed"),
+    ],
+)
+def test_who_fails_for_good_turns_to_the_next_alternative_that_can_be_delivered(
+    outcome: Outcome, transport: str, attempts: int, label: str
+) -> None:
+    one = job(with_alternatives(FAX, SMS, OTHER, attempts=attempts), transport=transport)
+    (settlement,) = settle_job(one, [outcome], policy=POLICY, router=WIDE, now=NOW)
+    assert (settlement.state, settlement.outcome, settlement.due) == (State.QUEUED, label, NOW)
+    assert (settlement.next_address, settlement.next_transport) == (SMS, "text")
+    assert (settlement.attempts, settlement.first_attempt) == (0, None)
+    assert settlement.next_options == RecipientOptions(
+        alternatives=(OTHER,), original=Address("smtp", "0@example.org"), orcpt="rfc822;x@y"
+    )
+    assert settlement.reply == (NO_TRANSPORT if isinstance(outcome, NotMine) else outcome.reply)
+
+
+def test_alternatives_are_for_failures_only() -> None:
+    for outcome in (Delivered(), Relayed(), Accepted("x"), Deferred(Reply("busy"))):
+        assert only(job(with_alternatives(OTHER)), outcome).next_address is None
+    assert settle(job(with_alternatives(OTHER)), Crash("x", ""))[0].next_address is None
+
+
+def test_a_doubt_about_the_first_address_stays_and_the_window_is_kept() -> None:
+    (settlement,) = settle(windowed(with_alternatives(OTHER, in_doubt=True)), [Failed(Reply("no"))])
+    assert (settlement.in_doubt, settlement.due) == (True, OPENS)
+
+
+def test_a_message_that_expired_is_not_sent_to_alternatives() -> None:
+    late = job(with_alternatives(OTHER), expires=NOW)
+    assert only(late, Failed(Reply("no"))).state is State.FAILED
+    assert expire_job(late, NOW, WIDE)[0].state is State.EXPIRED
+    early = job(with_alternatives(OTHER), expires=NOW + 1)
+    assert only(early, Failed(Reply("no"))).next_address == OTHER
+    (turned,) = expire_job(early, NOW, WIDE)
+    assert (turned.state, turned.outcome, turned.next_address) == (State.QUEUED, "expired", OTHER)
+    assert expire_job(early, NOW)[0].state is State.EXPIRED
+
+
+# Any sequence
+
+RESULTS = st.one_of(
+    st.sampled_from(
+        [
+            [Delivered()], [Relayed(reports=True)], [Failed(Reply("no"))], [Deferred(Reply("busy"))], [NotMine()],
+            [Deferred(Reply("lost"), in_doubt=True)], [Processed(b"new")], Crash("x", ""), TimedOut(1.0),
+        ]
+    )
+)  # fmt: skip
+LEFT = st.lists(st.sampled_from([FAX, SMS, OTHER, Address("smtp", "third@example.org")]), unique=True)
+
+
+@given(st.lists(RESULTS, max_size=60), LEFT, st.booleans(), st.none() | st.just(NOW + 500))
+def test_whatever_happens_a_recipient_ends_once_and_its_alternatives_are_tried_in_order(
+    results: list[Result], alternatives: list[Address], staged: bool, expires: float | None
+) -> None:
+    router = Router(WIDE.routes, {"smtp", "sms"} if staged else ())
+    start = Address("smtp", "0@example.org")
+    one = Target(0, start, options=RecipientOptions(alternatives=tuple(alternatives)))
+    transport, crashes, now, state = router.plan(start)[0], 0, NOW, State.QUEUED
+    visited = [start]
+    for result in results:
+        running = Job(
+            key=1, transport=transport, epoch=0, sender="", targets=(one,), content=b"", size=0, created=NOW, due=now,
+            recipient_count=1, expires=expires, crashes=crashes,
+        )  # fmt: skip
+        running.started, running.ended = now, now + 1
+        if expires is not None and now >= expires:
+            (settlement,) = expire_job(running, now, router)
+        else:
+            (settlement,) = settle_job(running, result, policy=POLICY, router=router, now=now + 1)
+        assert settlement.attempts >= 0
+        assert settlement.was is State.QUEUED
+        assert settlement.outcome
+        state = settlement.state
+        if state.is_final or state is State.HELD:
+            break
+        assert state is State.QUEUED
+        assert settlement.due is not None
+        transport = settlement.next_transport or transport
+        address = settlement.next_address or one.address
+        assert transport in router.plan(address)
+        if settlement.next_address is not None:
+            visited.append(address)
+            assert settlement.attempts == 0
+            assert settlement.next_options is not None
+            assert settlement.next_options.original == start
+        else:
+            afresh = settlement.outcome == "processed"
+            assert settlement.attempts in ({0} if afresh else {one.attempts, one.attempts + 1})
+        one = Target(
+            0, address, settlement.attempts, settlement.first_attempt, settlement.in_doubt,
+            settlement.next_options or one.options,
+        )  # fmt: skip
+        crashes, now = settlement.crashes, max(now + 1, settlement.due)
+    deliverable = [start, *(address for address in alternatives if router.plan(address))]
+    assert visited == deliverable[: len(visited)]
+    if state is State.FAILED and not (expires is not None and now + 1 >= expires):
+        assert visited == deliverable
+    assert one.options is not None
+    left = alternatives[alternatives.index(visited[-1]) + 1 :] if len(visited) > 1 else alternatives
+    assert list(one.options.alternatives) == left
