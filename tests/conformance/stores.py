@@ -20,6 +20,7 @@ from postroom.outcomes import Reply
 from postroom.recipients import PENDING_STATES, State
 from postroom.stores.base import (
     Accepted,
+    Action,
     Claimed,
     NewMessage,
     NewRecipient,
@@ -45,6 +46,7 @@ class Spool(Protocol):
     """A place where messages are kept, and what opens stores and readers on it."""
 
     clock: SettableClock
+    linger: float | None
 
     def open(self, *, keep_content: bool = False) -> Store:
         """Return an open store: a new instance."""
@@ -306,7 +308,7 @@ class StoreSuite:
         ]
         accept(store, *messages)
         order = sorted(messages, key=lambda one: (-one.priority, one.due, one.key))
-        got = claim(store, spool.clock.time(), limit=25) + claim(store, spool.clock.time(), limit=100)
+        got = claim(store, spool.clock.time(), limit=100)
         assert [one.key for one in got] == [one.key for one in order]
 
     def test_a_claim_tells_all_that_a_delivery_needs(self, spool: Spool, store: Store) -> None:
@@ -458,7 +460,7 @@ class StoreSuite:
         assert reader.pending(one.key) == 1
         assert reader.content(one.key) == one.content
         with transaction(store):
-            assert store.control("cancel", one.key, (), None, now).completed
+            assert store.control(Action("cancel"), one.key, (), None, now).completed
         assert reader.pending(one.key) == 0
         assert reader.content(one.key) is None
         check_ledger(reader)
@@ -661,18 +663,18 @@ class StoreSuite:
         accept(store, one)
         now = spool.clock.time()
         with transaction(store):
-            held = store.control("hold", one.key, (), None, now)
+            held = store.control(Action("hold"), one.key, (), None, now)
         assert (held.changed, held.in_transit, held.final) == ((0,), (), ())
         assert held.transports == {"a"}
         assert not held.completed
         assert record(reader, one.key).state is State.HELD
         assert record(reader, one.key).reply.text == "held by an operator"
         with transaction(store):
-            assert store.control("release", one.key, (), None, now + 1).changed == (0,)
+            assert store.control(Action("release"), one.key, (), None, now + 1).changed == (0,)
         # Releasing is no way around send_at.
         assert record(reader, one.key).due == one.due
         with transaction(store):
-            assert store.control("retry", one.key, (), None, now + 2).changed == (0,)
+            assert store.control(Action("retry"), one.key, (), None, now + 2).changed == (0,)
         assert record(reader, one.key).due == now + 2
         check_ledger(reader)
 
@@ -685,14 +687,14 @@ class StoreSuite:
         now = spool.clock.time()
         settle(store, settlement(one.key, 0, State.DELIVERED, now))
         with transaction(store):
-            result = store.control("cancel", one.key, [2], None, now)
+            result = store.control(Action("cancel"), one.key, [2], None, now)
         assert (result.changed, result.in_transit, result.final) == ((2, 3), (1,), (0,))
         assert not result.completed
         check_ledger(reader)
         # What was revoked from memory cannot be settled by whoever had it.
         assert settle(store, settlement(one.key, 2, State.DELIVERED, now)) == ([], [])
         with transaction(store):
-            assert store.control("cancel", one.key, [1], [1], now).completed
+            assert store.control(Action("cancel"), one.key, [1], [1], now).completed
         assert reader.tally().outcomes["a", "cancelled"] == 3
         check_ledger(reader)
 
@@ -701,8 +703,11 @@ class StoreSuite:
         one = message(other, spool.clock)
         accept(other, one, own=True)
         with transaction(store):
-            result = store.control("cancel", one.key, [0], None, spool.clock.time())
-        assert (result.changed, result.in_transit) == ((), (0,))
+            result = store.control(Action("cancel"), one.key, [0], None, spool.clock.time())
+        assert (result.changed, result.requested) == ((), (0,))
+        with transaction(other):
+            (request,) = other.take_requests(9)
+        assert (request.action.kind, request.key, request.indices) == ("cancel", one.key, (0,))
 
     def test_controlling_chosen_recipients_or_nobody(
         self, spool: Spool, store: Store, reader: Reader
@@ -710,9 +715,9 @@ class StoreSuite:
         one = message(store, spool.clock, "0@x", "1@x", "2@x")
         accept(store, one)
         with transaction(store):
-            assert store.control("hold", one.key, (), [1, 7], spool.clock.time()).changed == (1,)
-            assert store.control("release", one.key, (), [0], spool.clock.time()).changed == ()
-            assert store.control("cancel", one.key + 1, (), None, spool.clock.time()).changed == ()
+            assert store.control(Action("hold"), one.key, (), [1, 7], spool.clock.time()).changed == (1,)
+            assert store.control(Action("release"), one.key, (), [0], spool.clock.time()).changed == ()
+            assert store.control(Action("cancel"), one.key + 1, (), None, spool.clock.time()).changed == ()
         assert [record(reader, one.key, n).state for n in range(3)] == [
             State.QUEUED,
             State.HELD,
@@ -726,7 +731,7 @@ class StoreSuite:
         accept(store, one, own=True)
         settle(store, settlement(one.key, 0, State.ACCEPTED, spool.clock.time(), remote_id="r"))
         with transaction(store):
-            assert store.control("cancel", one.key, (), None, spool.clock.time()).completed
+            assert store.control(Action("cancel"), one.key, (), None, spool.clock.time()).completed
         check_ledger(reader)
 
     # Forgetting

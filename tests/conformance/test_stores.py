@@ -20,11 +20,13 @@ from postroom.errors import SpoolUnavailable
 from postroom.outcomes import Reply
 from postroom.recipients import State
 from postroom.stores import retention, sql
+from postroom.stores.base import Action, Control, Followup, Planned
 from postroom.stores.driver import connect, sqlite3
 from postroom.stores.reader import SqliteReader
 from postroom.stores.schema import KNOWN, MIGRATIONS, migrate
 from postroom.stores.sqlite import SqliteStore
-from tests.conformance.store_machine import StoreMachine
+from tests.conformance.store_gates import GateSuite
+from tests.conformance.store_walks import StoreMachine
 from tests.conformance.stores import (
     SettableClock,
     Spool,
@@ -43,12 +45,15 @@ class SqliteSpool:
 
     def __init__(self, folder: Path) -> None:
         self.clock = SettableClock()
+        self.linger: float | None = None
         self.path = folder / "spool.db"
         self._stores: list[SqliteStore] = []
         self._readers: list[SqliteReader] = []
 
     def open(self, *, keep_content: bool = False) -> SqliteStore:
-        store = SqliteStore(self.path, self.clock, synchronous="off", keep_content=keep_content)
+        store = SqliteStore(
+            self.path, self.clock, synchronous="off", keep_content=keep_content, linger=self.linger
+        )
         store.open()
         self._stores.append(store)
         return store
@@ -74,6 +79,10 @@ def spool(tmp_path: Path) -> Iterator[SqliteSpool]:
 
 class TestSqliteStore(StoreSuite):
     """Runs the suite."""
+
+
+class TestSqliteGates(GateSuite):
+    """Runs the other suite."""
 
 
 class SqliteMachine(StoreMachine):
@@ -193,6 +202,34 @@ def test_a_failed_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     db.close()
 
 
+def test_what_the_first_version_stored_still_expires(spool: SqliteSpool) -> None:
+    db = database(spool.path)
+    MIGRATIONS.apply(db, stop_before="m002_complete")
+    now = spool.clock.time()
+    for key, state, expires in (
+        (1, State.ACCEPTED, now + 5),
+        (2, State.QUEUED, now + 5),
+        (3, State.QUEUED, None),
+    ):
+        db.conn.execute(
+            "INSERT INTO message (id, sender, created, due, expires, priority, size, recipients, message_id)"
+            " VALUES (?, '', ?, ?, ?, 0, 1, 1, ?)",
+            (key, now, now, expires, f"<{key}@example.org>"),
+        )
+        db.conn.execute(
+            "INSERT INTO recipient (message_id, idx, address_type, address, transport, state, priority, due)"
+            " VALUES (?, 0, 'smtp', 'a@x', 'a', ?, 0, ?)",
+            (key, state, now),
+        )
+    db.conn.commit()
+    db.close()
+    store = spool.open()
+    assert store.next_expiry() == now + 5
+    with transaction(store):
+        gone, completed = store.sweep(now + 6, 10, held=False)
+    assert {s.key for s in gone} == set(completed) == {1, 2}
+
+
 OPEN_AT_ONCE = textwrap.dedent("""
     import sys
     from pathlib import Path
@@ -261,6 +298,10 @@ def busy(spool: SqliteSpool) -> SqliteStore:
 PRIMARY_KEY = "SEARCH recipient USING PRIMARY KEY (message_id=? AND idx=?)"
 READY = "SEARCH recipient USING INDEX recipient_ready (transport=? AND priority=?)"
 OWNED = "SEARCH recipient USING INDEX recipient_owned (owner=?)"
+FOLLOWUP = "SEARCH f USING PRIMARY KEY (message_id=? AND kind=?)"
+EXPIRING = "SEARCH r USING INDEX recipient_expiring (expires>? AND expires<?)"
+MESSAGE = "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)"
+
 PLANS: dict[str, tuple[str, Any, list[str]]] = {
     "settle": (sql.SETTLE, {"rows": "[]", "node": 0}, [PRIMARY_KEY]),
     "settle_plain": (sql.SETTLE_PLAIN, {"rows": "[]", "node": 0, "at": 1.0}, [PRIMARY_KEY]),
@@ -276,7 +317,26 @@ PLANS: dict[str, tuple[str, Any, list[str]]] = {
     ),
     "next_due": (sql.NEXT_DUE, ("a", 0), [READY]),
     "completed": (sql.COMPLETED, ("[]",), ["SEARCH recipient USING PRIMARY KEY (message_id=?)"]),
-    "drop_content": (sql.DROP_CONTENT, ("[]",), ["SEARCH content USING INTEGER PRIMARY KEY (rowid=?)"]),
+    "claim_lane": (
+        sql.CLAIM_LANE,
+        ("a", 0, 1, 1.0, 9, 0),
+        [
+            "SEARCH r USING INDEX recipient_lane (transport=? AND priority=? AND lane=? AND due<?)",
+            "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)",
+        ],
+    ),
+    "drop_content": (
+        sql.DROP_CONTENT[0],
+        ("[]",),
+        ["SEARCH content USING INTEGER PRIMARY KEY (rowid=?)", FOLLOWUP],
+    ),
+    "drop_variant": (
+        sql.DROP_CONTENT[1],
+        ("[]",),
+        ["SEARCH variant USING INDEX idx_variant_message_id (message_id=?)", FOLLOWUP],
+    ),
+    "expiring": (sql.EXPIRING, (1.0, 9), [EXPIRING, MESSAGE]),
+    "next_expiry": (sql.NEXT_EXPIRY, (), ["SEARCH recipient USING INDEX recipient_expiring (expires>?)"]),
     "adopt_held": (sql.ADOPT_HELD, {"node": 0, "hold": "[]"}, [OWNED]),
     "adopt_doubtful": (sql.ADOPT_DOUBTFUL, {"node": 0, "hold": "[]"}, [OWNED]),
     "content": (sql.CONTENT, (1,), ["SEARCH content USING INTEGER PRIMARY KEY (rowid=?)"]),
@@ -286,10 +346,11 @@ PLANS: dict[str, tuple[str, Any, list[str]]] = {
         [
             "SEARCH m USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
             "SEARCH r USING PRIMARY KEY (message_id=?)",
-            "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)",
+            FOLLOWUP,
         ],
     ),
 }
+
 LISTS = re.compile(r"SCAN (json_each|j) VIRTUAL TABLE|.*SUBQUERY \d+|CREATE BLOOM FILTER")
 
 
@@ -337,7 +398,7 @@ class Trace:
         self._connection.set_trace_callback(None)
 
 
-FULL_SCAN = re.compile(r"SCAN (?!json_each|j |CONSTANT|\d+ CONSTANT ROWS|\d+-ROW VALUES|instance)")
+FULL_SCAN = re.compile(r"SCAN (?!json_each|j |CONSTANT|\d+ CONSTANT ROWS|\d+-ROW VALUES|instance|request)")
 
 
 def test_no_statement_of_the_store_scans_a_table(busy: SqliteStore, spool: SqliteSpool) -> None:
@@ -362,10 +423,28 @@ def test_no_statement_of_the_store_scans_a_table(busy: SqliteStore, spool: Sqlit
             busy.journal([(one.key, 1)], "a")
             busy.reclaim("a", [])
             busy.adopt([], now)
-            for action in ("hold", "release", "retry", "cancel"):
-                busy.control(action, one.key, (), None, now)
+            first: tuple[Control, ...] = ("hold", "release", "retry", "cancel")
+            for action in first:
+                busy.control(Action(action), one.key, (), None, now)
             busy.purge(now, now, 10)
             busy.heartbeat(now)
+        ordered = [message(busy, spool.clock, "a@x", ordering_key="k", followed=True) for _ in range(2)]
+        late = message(
+            busy, spool.clock, ("b", "b@x"), expires=now - 1, followups=(("sent", None),), followed=True
+        )
+        accept(busy, *ordered, late)
+        with transaction(busy):
+            busy.sweep(now, 10, held=True)
+            busy.claim("a", now, 1, fair=True, blocked=["elsewhere.example"])
+            busy.claim("a", now, 1, blocked=["elsewhere.example"])
+            then: tuple[Control, ...] = ("cancel", "delete")
+            for action in then:
+                busy.control(Action(action), ordered[0].key, (), None, now)
+            busy.replan(
+                "a", lambda _address, _transport, _declined: Planned("b", "moved"), None, 10, now, aside=True
+            )
+            busy.take_requests(10)
+            busy.followed_up(Followup("sent", late.key, now), [0], None)
     explained = 0
     for statement in statements:
         if statement.split(None, 1)[0] not in {"SELECT", "UPDATE", "DELETE", "INSERT"}:

@@ -26,7 +26,18 @@ from postroom.addresses import Address
 from postroom.delivery import Delivery, Target
 from postroom.errors import SessionStale, TransportDown
 from postroom.ids import IdGenerator
-from postroom.outcomes import Accepted, Deferred, Delivered, Failed, NotMine, Outcome, Relayed
+from postroom.outcomes import (
+    MAX_REPLY_TEXT,
+    Accepted,
+    Deferred,
+    Delivered,
+    Failed,
+    NotMine,
+    Outcome,
+    Processed,
+    Relayed,
+)
+from postroom.retries import MAX_RETRY_AFTER
 from postroom.routing import Router
 from postroom.transports.base import Outcomes, Session, Transport
 
@@ -42,7 +53,7 @@ Arrival = tuple[str, bytes]
 """The recipient's address as text, and what arrived there."""
 
 _FINE = (Delivered, Relayed, Accepted)
-_ANY = (*_FINE, Deferred, Failed, NotMine)
+_ANY = (*_FINE, Deferred, Failed, NotMine, Processed)
 
 _new_key = IdGenerator(7, time.time).next
 
@@ -140,12 +151,26 @@ def make_delivery(
 def outcome_list(outcomes: Outcomes, delivery: Delivery) -> list[Outcome]:
     """Return one outcome for each target, or fail: the right number of the right types."""
     if isinstance(outcomes, _ANY):
+        _assert_fit_for_the_record(outcomes)
         return [outcomes] * len(delivery.targets)
     listed = list(outcomes)
     assert len(listed) == len(delivery.targets), f"{len(listed)} outcomes for {len(delivery.targets)} targets"
     for outcome in listed:
         assert isinstance(outcome, _ANY), f"{outcome!r} is not an outcome"
+        _assert_fit_for_the_record(outcome)
     return listed
+
+
+def _assert_fit_for_the_record(outcome: Outcome) -> None:
+    reply = outcome.reply
+    assert len(reply.text) <= MAX_REPLY_TEXT, outcome
+    for text in (reply.text, reply.status, reply.remote, reply.tls):
+        assert text.isprintable(), outcome
+    if reply.status and not isinstance(outcome, NotMine):
+        wanted = "4" if isinstance(outcome, Deferred) else "5" if isinstance(outcome, Failed) else "2"
+        assert reply.status.startswith(f"{wanted}."), outcome
+    if isinstance(outcome, Deferred):
+        assert outcome.retry_after is None or 0 <= outcome.retry_after <= MAX_RETRY_AFTER, outcome
 
 
 def assert_arrived(harness: TransportHarness, deliveries: Sequence[Delivery]) -> None:

@@ -5,27 +5,63 @@ together or not at all. Reads by others go through a :class:`Reader`.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-from postroom.addresses import Address
-from postroom.delivery import Target
 from postroom.ids import IdGenerator
-from postroom.outcomes import Reply
 from postroom.recipients import State
+from postroom.selections import Selection
+from postroom.stores.records import (
+    Action,
+    Attempt,
+    Control,
+    DestinationStanding,
+    Followup,
+    InstanceRow,
+    MessageRecord,
+    Operation,
+    Order,
+    RecipientRecord,
+    Request,
+    Standing,
+    Tally,
+)
+from postroom.stores.values import (
+    Accepted,
+    Claimed,
+    Controlled,
+    NewMessage,
+    NewRecipient,
+    Place,
+    Planned,
+    Replan,
+    Replanned,
+    Settlement,
+    storable,
+)
 
 __all__ = [
     "Accepted",
+    "Action",
     "Attempt",
     "Claimed",
     "Control",
     "Controlled",
+    "DestinationStanding",
+    "Followed",
+    "Followup",
     "InstanceRow",
     "MessageRecord",
     "NewMessage",
     "NewRecipient",
+    "Operation",
+    "Order",
+    "Place",
+    "Planned",
     "Reader",
     "RecipientRecord",
+    "Replan",
+    "Replanned",
+    "Request",
     "Settlement",
     "Standing",
     "Store",
@@ -34,270 +70,16 @@ __all__ = [
 ]
 
 
-def storable(text: str) -> str:
-    """Return ``text`` without what a database of UTF-8 texts cannot carry: half surrogate pairs and NUL."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
-
-
-class NewRecipient(NamedTuple):
-    """A recipient about to be accepted.
+class Followed(Protocol):
+    """What the last transaction means for followups and for messages that wait for others.
 
     Attributes:
-        address: where it goes.
-        transport: the first transport of its plan.
+        due: the earliest followup that was noted, or None.
+        freed: by transport the earliest due time of recipients that need not wait for another message any more.
     """
 
-    address: Address
-    transport: str
-
-
-class NewMessage(NamedTuple):
-    """A message about to be accepted. Times are wall-clock seconds.
-
-    Attributes:
-        key: its number (:mod:`postroom.ids`).
-        sender: envelope sender, "" for the null reverse-path.
-        content: the octets to send.
-        recipients: at least one.
-        created: when it was submitted.
-        due: when it may first be sent.
-        expires: when it stops being tried, or None.
-        priority: 1, 0 or -1.
-        hold: whether its recipients start in the state ``held``.
-        subject: decoded, for people.
-        message_id: the Message-ID header.
-        smtputf8: see :class:`postroom.delivery.Delivery`.
-        eight_bit: likewise.
-        report: bits of :class:`postroom.envelopes.Report` values, as stored.
-        idempotency_key: the caller's key, or None.
-        digest: of what the caller gave, for comparing; b"" without a key.
-    """
-
-    key: int
-    sender: str
-    content: bytes
-    recipients: tuple[NewRecipient, ...]
-    created: float
-    due: float
-    expires: float | None = None
-    priority: int = 0
-    hold: bool = False
-    subject: str = ""
-    message_id: str = ""
-    smtputf8: bool = False
-    eight_bit: bool = False
-    report: str = ""
-    idempotency_key: str | None = None
-    digest: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What became of a :class:`NewMessage`.
-
-    Attributes:
-        key: the number under which the message is in the spool: an earlier one for a repeated idempotency key.
-        duplicate: the key was used before with the same payload; nothing was stored.
-        conflict: the key was used before with another payload; nothing was stored.
-    """
-
-    key: int
-    duplicate: bool = False
-    conflict: bool = False
-
-
-class Settlement(NamedTuple):
-    """A change of one recipient that this instance owns; it gives up ownership.
-
-    Attributes:
-        key: the message.
-        index: the recipient within it.
-        transport: the transport that had it.
-        was: the state it was in.
-        state: the state it goes to.
-        at: wall-clock seconds of the change.
-        attempts: attempts made, this one included when it counts.
-        first_attempt: wall-clock seconds of the first attempt, or None.
-        due: when it is due again (pending states).
-        reply: what was said, or None when there was no attempt.
-        outcome: label for counting: delivered, relayed, accepted, deferred, failed, not_mine, expired, crashed,
-            cancelled, held; "" when nothing is to be counted.
-        next_transport: the transport to try next, None for the same one.
-        remote_id: the other side's id for it (``accepted``).
-        crashes: couriers that crashed while sending it.
-        in_doubt: the attempt may have succeeded.
-        detail: a traceback or the like, for people.
-        duration: seconds the attempt took.
-        only: whether it is the message's only recipient, so that no other row needs to be asked.
-    """
-
-    key: int
-    index: int  # type: ignore[assignment] # pyright: ignore[reportIncompatibleMethodOverride] # hides tuple.index
-    transport: str
-    was: State
-    state: State
-    at: float
-    attempts: int
-    first_attempt: float | None = None
-    due: float | None = None
-    reply: Reply | None = None
-    outcome: str = ""
-    next_transport: str | None = None
-    remote_id: str | None = None
-    crashes: int = 0
-    in_doubt: bool = False
-    detail: str | None = None
-    duration: float | None = None
-    only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A message and those of its recipients that this instance has just taken for one transport."""
-
-    key: int
-    sender: str
-    created: float
-    due: float
-    priority: int
-    expires: float | None
-    size: int
-    smtputf8: bool
-    eight_bit: bool
-    recipient_count: int
-    targets: tuple[Target, ...]
-    crashes: int = 0
-
-
-Control = Literal["hold", "release", "cancel", "retry"]
-"""What an operator can do with the pending recipients of a message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Controlled:
-    """What a control did.
-
-    Attributes:
-        changed: recipients changed.
-        in_transit: recipients left alone because somebody is sending them.
-        final: recipients left alone because they are settled.
-        transports: transports of the changed recipients.
-        completed: the message has no pending recipient left.
-        settlements: the changes made, for those who want to be told.
-    """
-
-    changed: tuple[int, ...]
-    in_transit: tuple[int, ...]
-    final: tuple[int, ...]
-    transports: frozenset[str]
-    completed: bool = False
-    settlements: tuple[Settlement, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The ledger's counts, read in one transaction.
-
-    Attributes:
-        states: recipients by (transport, state); final states count for ever, also after their rows are gone.
-        accepted: recipients ever accepted, by address type.
-        outcomes: outcomes ever recorded, by (transport, outcome label).
-    """
-
-    states: Mapping[tuple[str, State], int]
-    accepted: Mapping[str, int]
-    outcomes: Mapping[tuple[str, str], int]
-
-    @property
-    def imbalance(self) -> int:
-        """``accepted - (final + pending)``: 0, or there is a bug."""
-        return sum(self.accepted.values()) - sum(self.states.values())
-
-    @property
-    def pending(self) -> int:
-        """Recipients that are not settled."""
-        return sum(count for (_, state), count in self.states.items() if not state.is_final)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One recorded attempt that did not settle the recipient happily."""
-
-    at: float
-    transport: str
-    outcome: str
-    reply: Reply
-    duration: float | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientRecord:
-    """A recipient as the spool has it. Times are wall-clock seconds."""
-
-    index: int
-    address: Address
-    transport: str
-    state: State
     due: float | None
-    owner: int | None
-    attempts: int
-    first_attempt: float | None
-    changed: float | None
-    crashes: int
-    in_doubt: bool
-    reply: Reply | None
-    remote_id: str | None
-    detail: str | None = None
-    history: tuple[Attempt, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRecord:
-    """A message as the spool has it, without its content. Times are wall-clock seconds."""
-
-    key: int
-    sender: str
-    subject: str
-    message_id: str
-    created: float
-    expires: float | None
-    priority: int
-    size: int
-    report: str
-    idempotency_key: str | None
-    content_kept: bool
-    recipients: tuple[RecipientRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceRow:
-    """A process that shares the spool."""
-
-    node: int
-    pid: int
-    host: str
-    started: float
-    heartbeat: float
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a transport stands in one instance. Times are wall-clock seconds.
-
-    Attributes:
-        status: up, parked, probing, ramping, restarting; starting or stopped where nothing is recorded.
-        reason: why, "" when up.
-        since: when it came to this.
-        until: when it is tried again, or None.
-    """
-
-    transport: str
-    status: str
-    reason: str = ""
-    since: float = 0.0
-    until: float | None = None
-    node: int = 0
+    freed: dict[str, float]
 
 
 class Store(Protocol):
@@ -305,6 +87,11 @@ class Store(Protocol):
 
     node: int
     ids: IdGenerator
+
+    @property
+    def following(self) -> Followed:
+        """What the last transaction means for others."""
+        ...
 
     def open(self) -> None:
         """Open or create the spool, migrate it, and register this process as an instance."""
@@ -373,9 +160,12 @@ class Store(Protocol):
         ...
 
     def claim(
-        self, transport: str, now: float, limit: int
+        self, transport: str, now: float, limit: int, *, fair: bool = False, blocked: Collection[str] = ()
     ) -> tuple[list[Claimed], list[Settlement], list[int]]:
         """Take up to ``limit`` due recipients, by priority, then due time, then submission order.
+
+        When more is due than that: a lower priority gets its small share all the same, and with ``fair`` so does every
+        tenant. Recipients at the ``blocked`` destinations are left where they are.
 
         Returns:
             them, the recipients that turned out expired (already settled), and the messages which that completed.
@@ -390,6 +180,48 @@ class Store(Protocol):
         """Give back all recipients of ``transport`` owned by this instance but those in ``keep``."""
         ...
 
+    def sweep(self, now: float, limit: int, *, held: bool) -> tuple[list[Settlement], list[int]]:
+        """Expire up to ``limit`` recipients, by an index, whose ``expires`` has passed and whom nobody has in hand.
+
+        Of every non-final state, except ``held`` unless asked. Returns the settlements and the completed messages.
+        """
+        ...
+
+    def next_expiry(self) -> float | None:
+        """When the next recipient expires that nobody has in hand; None without one."""
+        ...
+
+    def replan(  # noqa: PLR0913 - one caller
+        self, transport: str, plan: Replan, after: Place | None, limit: int, now: float, *, aside: bool
+    ) -> Replanned:
+        """Ask ``plan`` about up to ``limit`` unowned queued recipients of ``transport`` behind ``after``, and do it.
+
+        With ``aside`` also about those that are held, or wait for another message.
+        """
+        ...
+
+    def followed_up(self, followup: Followup, reported: Collection[int], again: float | None) -> bool:
+        """Note that a followup is done: False, and nothing is changed, when it was not there any more.
+
+        Args:
+            followup: what was done; with its ``due`` as it was read, so that of two processes one wins.
+            reported: the recipients whose end was reported.
+            again: when to look again, None for never: then the content goes too if the message is complete.
+        """
+        ...
+
+    def set_destination(self, standing: DestinationStanding) -> None:
+        """Record where a destination stands; one that is "up" is forgotten."""
+        ...
+
+    def fact(self, name: str) -> str | None:
+        """Return a small fact about the spool, as it was last recorded."""
+        ...
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Record a small fact about the spool."""
+        ...
+
     def adopt(self, hold: Collection[str], now: float) -> Mapping[str, int]:
         """Free the recipients of dead instances and forget those; returns how many by transport.
 
@@ -398,9 +230,27 @@ class Store(Protocol):
         ...
 
     def control(
-        self, action: Control, key: int, revoked: Collection[int], indices: Collection[int] | None, now: float
+        self, action: Action, key: int, revoked: Collection[int], indices: Collection[int] | None, now: float
     ) -> Controlled:
-        """Act on a message's pending recipients; those in ``revoked`` are owned by us but safe to change."""
+        """Act on a message's recipients; those in ``revoked`` are owned by us but safe to change."""
+        ...
+
+    def take_requests(self, limit: int) -> Sequence[Request]:
+        """Remove and return what operators in other processes want of this instance."""
+        ...
+
+    def set_order(self, order: Order) -> Order:
+        """Record a standing order (``id`` 0 for a new one); returns it with its number."""
+        ...
+
+    def drop_orders(self, ids: Collection[int]) -> int:
+        """Forget standing orders; returns how many there were."""
+        ...
+
+    def log_operation(
+        self, action: Action, selection: str, changed: int, now: float, operation: int | None
+    ) -> int:
+        """Record what an operator does to many recipients, or how far it has come; returns the entry's number."""
         ...
 
     def next_due(self, transport: str) -> float | None:
@@ -413,6 +263,10 @@ class Store(Protocol):
         The octets of those completed before ``content_before`` are dropped. Returns how many were looked at, 0 at
         the end of a round.
         """
+        ...
+
+    def index(self, limit: int, now: float) -> int:
+        """Take up to ``limit`` messages into the search index; returns how many it took, 0 when it has all."""
         ...
 
     def set_standing(self, standing: "Standing") -> None:
@@ -443,8 +297,8 @@ class Reader(Protocol):
         """Return a message with its recipients and their history."""
         ...
 
-    def content(self, key: int) -> bytes | None:
-        """Return a message's octets, or None when they are gone."""
+    def content(self, key: int, variant: int | None = None) -> bytes | None:
+        """Return a message's octets, or those a preprocessor made for some recipients; None when they are gone."""
         ...
 
     def pending(self, key: int) -> int | None:
@@ -471,6 +325,45 @@ class Reader(Protocol):
         self, *, states: Collection[State], transport: str | None, after: tuple[int, int] | None, limit: int
     ) -> Sequence[tuple[MessageRecord, RecipientRecord]]:
         """Return recipients in these states in the order of (key, index), beginning behind ``after``."""
+        ...
+
+    def selected(
+        self,
+        selection: Selection,
+        *,
+        now: float,
+        after: tuple[int, int] | None,
+        limit: int,
+        idle: bool = False,
+    ) -> Sequence[tuple[int, int]]:
+        """Return the (key, index) of up to ``limit`` selected recipients behind ``after``, in order.
+
+        With ``idle`` only those that wait in the spool for a later time, in nobody's hand.
+        """
+        ...
+
+    def count_selected(self, selection: Selection, *, now: float, due: bool = False) -> tuple[int, int]:
+        """Return how many recipients are selected, and of how many messages; with ``due`` only those that are due."""
+        ...
+
+    def operations(self, limit: int) -> Sequence[Operation]:
+        """Return up to ``limit`` entries of the log of operations, the latest first."""
+        ...
+
+    def orders(self) -> Sequence[Order]:
+        """Return the standing orders, expired ones included."""
+        ...
+
+    def followups(self, now: float, limit: int) -> Sequence[Followup]:
+        """Return up to ``limit`` followups that are due, the longest-waiting first."""
+        ...
+
+    def next_followup(self) -> float | None:
+        """Return when the next followup is due, or None."""
+        ...
+
+    def destinations(self, transport: str | None = None) -> Sequence[DestinationStanding]:
+        """Return where the destinations stand that are not simply up."""
         ...
 
     def oldest_due(self, transport: str, now: float) -> float | None:

@@ -13,18 +13,29 @@ import json
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from postroom.lanes import destination_of, lane_of
+from postroom.outcomes import Reply
 from postroom.recipients import State
 from postroom.stores.base import NewMessage, Settlement
-from postroom.stores.sql import PLAIN_SETTLEMENT
+from postroom.stores.sql import AWAITED, PLAIN_SETTLEMENT
 
 if TYPE_CHECKING:
     from postroom.stores.driver import sqlite3
 
-__all__ = ["MAX_OCTETS", "OneStep", "is_plain", "message_row", "plain_row", "recipient_rows"]
+__all__ = [
+    "MAX_OCTETS",
+    "OneStep",
+    "is_plain",
+    "is_plain_message",
+    "message_row",
+    "plain_row",
+    "recipient_rows",
+]
 
 MAX_OCTETS = 8 * 1024 * 1024
 """Content up to which a batch goes this way, since it is copied once more."""
 
+_SILENCE = Reply()
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _HELD = int(State.HELD)
 _QUEUED = int(State.QUEUED)
@@ -44,17 +55,20 @@ CREATE TEMP TRIGGER IF NOT EXISTS exchange_insert INSTEAD OF INSERT ON exchange 
     DELETE FROM content WHERE message_id IN (
         SELECT j.value FROM json_each(NEW.asked) AS j
         WHERE NOT EXISTS (SELECT 1 FROM recipient AS r WHERE r.message_id = j.value AND r.state < 10)
+            AND NOT EXISTS ({AWAITED.format(key="j.value")})
     );
     INSERT INTO message (id, sender, created, due, expires, priority, size, smtputf8, eight_bit, recipients, report,
-        subject, message_id, idempotency_key)
+        subject, message_id, idempotency_key, tenant, ordering_key, options, followed)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
+        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, NULL,
+        value ->> 16, 0
     FROM json_each(NEW.messages);
     INSERT INTO content (message_id, data)
     SELECT value ->> 0, substr(NEW.octets, value ->> 1, value ->> 2) FROM json_each(NEW.contents);
-    INSERT INTO recipient (message_id, idx, address_type, address, transport, state, priority, due, owner)
+    INSERT INTO recipient (message_id, idx, address_type, address, transport, state, priority, due, owner, lane,
+        expires, options)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-        value ->> 8
+        value ->> 8, value ->> 9, value ->> 10, value ->> 11
     FROM json_each(NEW.recipients);
     INSERT INTO idempotency (key, message_id, digest)
     SELECT value ->> 0, value ->> 1, substr(NEW.digests, value ->> 2, value ->> 3) FROM json_each(NEW.keys);
@@ -78,34 +92,45 @@ def is_plain(s: Settlement) -> bool:
         and s.next_transport is None
         and s.remote_id is None
         and s.detail is None
+        and not s.followed
     )
 
 
 def plain_row(s: Settlement) -> tuple[Any, ...]:
     """Return what the settlement of a plain recipient consists of."""
-    code, status, text, remote = (None, "", "", "")
-    if s.reply is not None:
-        code, status, text, remote = s.reply.code, s.reply.status, s.reply.text, s.reply.remote
-    return (s.key, s.index, s.was, s.state, s.attempts, s.first_attempt, s.at, code, status, text, remote)
+    reply = s.reply or _SILENCE
+    return (
+        s.key, s.index, s.was, s.state, s.attempts, s.first_attempt, s.at, reply.code, reply.status, reply.text,
+        reply.remote, reply.tls or None, s.duration,
+    )  # fmt: skip
 
 
 def message_row(m: NewMessage) -> tuple[Any, ...]:
     """Return the columns of ``message``."""
     return (
         m.key, m.sender, m.created, m.due, m.expires, m.priority, len(m.content), m.smtputf8, m.eight_bit,
-        len(m.recipients), m.report, m.subject, m.message_id, m.idempotency_key,
+        len(m.recipients), m.report, m.subject, m.message_id, m.idempotency_key, m.tenant or None, m.ordering_key,
+        None if m.options is None else m.options.to_json(), m.followed,
     )  # fmt: skip
 
 
-def recipient_rows(m: NewMessage, owned: Container[tuple[int, int]], node: int) -> list[tuple[Any, ...]]:
+def is_plain_message(m: NewMessage) -> bool:
+    """Return whether nothing but a message, its content and its recipients is to be stored."""
+    return not (m.followed or m.followups)
+
+
+def recipient_rows(
+    m: NewMessage, owned: Container[tuple[int, int]], node: int, after: int | None = None
+) -> list[tuple[Any, ...]]:
     """Return the columns of ``recipient`` for each recipient of a message."""
-    state = _HELD if m.hold else _QUEUED
+    usual = _HELD if m.hold else _QUEUED
     return [
         (
-            m.key, index, address.type, address.value, transport, state, m.priority, m.due,
-            node if (m.key, index) in owned else None,
+            m.key, index, address.type, address.value, transport, usual if state is None else state, m.priority, m.due,
+            node if (m.key, index) in owned else None, lane_of(m.tenant, destination_of(address)), m.expires,
+            None if options is None else options.to_json(), after,
         )
-        for index, (address, transport) in enumerate(m.recipients)
+        for index, (address, transport, options, state, _, _) in enumerate(m.recipients)
     ]  # fmt: skip
 
 

@@ -10,11 +10,26 @@ from typing import Any
 
 from postroom.addresses import Address
 from postroom.errors import NotRunning, SpoolUnavailable
+from postroom.options import MessageOptions, RecipientOptions
 from postroom.outcomes import Reply
 from postroom.recipients import State
-from postroom.stores.base import Attempt, InstanceRow, MessageRecord, RecipientRecord, Standing, Tally
+from postroom.selections import Selection
+from postroom.stores.base import (
+    Attempt,
+    DestinationStanding,
+    Followup,
+    InstanceRow,
+    MessageRecord,
+    Operation,
+    Order,
+    RecipientRecord,
+    Standing,
+    Tally,
+)
 from postroom.stores.driver import connect, sqlite3
-from postroom.stores.sql import CONTENT
+from postroom.stores.orders import read_operations, read_orders
+from postroom.stores.selecting import count_selected, selected
+from postroom.stores.sql import CONTENT, VARIANT
 
 __all__ = ["SqliteReader"]
 
@@ -23,12 +38,14 @@ MAX_IDLE = 16
 
 _MESSAGE = (
     "SELECT m.id, m.sender, m.subject, m.message_id, m.created, m.expires, m.priority, m.size, m.report,"
-    " m.idempotency_key, EXISTS (SELECT 1 FROM content AS c WHERE c.message_id = m.id) FROM message AS m"
+    " m.idempotency_key, EXISTS (SELECT 1 FROM content AS c WHERE c.message_id = m.id), m.tenant, m.ordering_key,"
+    " m.options, m.due FROM message AS m"
 )
 _RECIPIENT = (
     "SELECT r.message_id, r.idx, r.address_type, r.address, r.transport, r.state, r.due, r.owner, r.attempts,"
     " r.first_attempt, r.changed, r.crashes, r.in_doubt, r.reply_code, r.reply_status, r.reply_text, r.remote,"
-    " r.remote_id, r.detail FROM recipient AS r"
+    " r.remote_id, r.detail, r.tls, r.options, r.duration, r.after, r.variant, r.reported, r.expires"
+    " FROM recipient AS r"
 )
 _BY_NAME = {state.label: state for state in State}
 _PARKED = frozenset({State.SENDING, State.ACCEPTED, State.HELD})
@@ -94,7 +111,7 @@ class SqliteReader:
             yield connection  # when this raises, the connection is closed
             connection.execute("ROLLBACK")
 
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    def _rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         with self._connection() as connection:
             return connection.execute(sql, parameters).fetchall()
 
@@ -112,9 +129,9 @@ class SqliteReader:
             history = _history(connection, key)
         return _message(row, tuple(_recipient(recipient, history) for recipient in recipients))
 
-    def content(self, key: int) -> bytes | None:
+    def content(self, key: int, variant: int | None = None) -> bytes | None:
         """Return a message's octets; see the protocol."""
-        rows = self._rows(CONTENT, (key,))
+        rows = self._rows(CONTENT, (key,)) if variant is None else self._rows(VARIANT, (key, variant))
         return bytes(rows[0][0]) if rows else None
 
     def pending(self, key: int) -> int | None:
@@ -171,6 +188,56 @@ class SqliteReader:
         )
         return [Standing(*row) for row in rows]
 
+    def selected(
+        self,
+        selection: Selection,
+        *,
+        now: float,
+        after: tuple[int, int] | None,
+        limit: int,
+        idle: bool = False,
+    ) -> Sequence[tuple[int, int]]:
+        """Return a page of what is selected; see the protocol."""
+        with self._connection() as connection:
+            return selected(connection, selection, now=now, after=after, limit=limit, idle=idle)
+
+    def count_selected(self, selection: Selection, *, now: float, due: bool = False) -> tuple[int, int]:
+        """Return how much is selected; see the protocol."""
+        with self._connection() as connection:
+            return count_selected(connection, selection, now=now, due=due)
+
+    def operations(self, limit: int) -> Sequence[Operation]:
+        """Return the log of operations; see the protocol."""
+        with self._connection() as connection:
+            return read_operations(connection, limit)
+
+    def orders(self) -> Sequence[Order]:
+        """Return the standing orders; see the protocol."""
+        with self._connection() as connection:
+            return read_orders(connection)
+
+    def followups(self, now: float, limit: int) -> Sequence[Followup]:
+        """Return what is to be done about messages; see the protocol."""
+        rows = self._rows(
+            "SELECT kind, message_id, due FROM followup WHERE due IS NOT NULL AND due <= ? ORDER BY due LIMIT ?",
+            (now, limit),
+        )
+        return [Followup(*row) for row in rows]
+
+    def next_followup(self) -> float | None:
+        """Return when the next followup is due; see the protocol."""
+        due: float | None = self._rows("SELECT min(due) FROM followup WHERE due IS NOT NULL")[0][0]
+        return due
+
+    def destinations(self, transport: str | None = None) -> Sequence[DestinationStanding]:
+        """Return where destinations stand; see the protocol."""
+        rows = self._rows(
+            "SELECT transport, destination, status, reason, since, until, failures, allowed FROM destination"
+            " WHERE :transport IS NULL OR transport = :transport ORDER BY transport, destination",
+            {"transport": transport},
+        )
+        return [DestinationStanding(*row) for row in rows]
+
     # Counts
 
     def tally(self) -> Tally:
@@ -200,7 +267,7 @@ class SqliteReader:
         for priority in (1, 0, -1):
             rows = self._rows(
                 "SELECT min(due) FROM recipient INDEXED BY recipient_ready"
-                " WHERE state = 0 AND owner IS NULL AND transport = ? AND priority = ?",
+                " WHERE state = 0 AND owner IS NULL AND after IS NULL AND transport = ? AND priority = ?",
                 (transport, priority),
             )
             oldest += [due for (due,) in rows if due is not None and due <= now]
@@ -217,7 +284,8 @@ def _message(row: Any, recipients: tuple[RecipientRecord, ...]) -> MessageRecord
     return MessageRecord(
         key=row[0], sender=row[1], subject=row[2] or "", message_id=row[3] or "", created=row[4], expires=row[5],
         priority=row[6], size=row[7], report=row[8] or "", idempotency_key=row[9], content_kept=bool(row[10]),
-        recipients=recipients,
+        recipients=recipients, tenant=row[11] or "", ordering_key=row[12], options=MessageOptions.from_json(row[13]),
+        due=row[14],
     )  # fmt: skip
 
 
@@ -226,20 +294,37 @@ def _recipient(row: Any, history: Mapping[int, tuple[Attempt, ...]]) -> Recipien
     return RecipientRecord(
         index=row[1], address=Address(row[2], row[3]), transport=row[4], state=State(row[5]), due=row[6], owner=row[7],
         attempts=row[8], first_attempt=row[9], changed=row[10], crashes=row[11], in_doubt=bool(row[12]),
-        reply=Reply(row[15] or "", row[14] or "", row[13], row[16] or "") if said else None, remote_id=row[17],
-        detail=row[18], history=history.get(row[1], ()),
+        reply=Reply(row[15] or "", row[14] or "", row[13], row[16] or "", row[19] or "") if said else None,
+        remote_id=row[17], detail=row[18], history=history.get(row[1], ()),
+        options=RecipientOptions.from_json(row[20]), duration=row[21], after=row[22], variant=row[23],
+        reported=bool(row[24]), expires=row[25],
     )  # fmt: skip
 
 
 def _history(connection: sqlite3.Connection, key: int) -> dict[int, tuple[Attempt, ...]]:
     history: dict[int, tuple[Attempt, ...]] = {}
-    for idx, at, transport, outcome, code, status, text, remote, duration, detail in connection.execute(
-        "SELECT idx, at, transport, outcome, code, status, text, remote, duration, detail FROM attempt"
+    for (
+        idx,
+        at,
+        transport,
+        outcome,
+        code,
+        status,
+        text,
+        remote,
+        duration,
+        detail,
+        tls,
+        address,
+    ) in connection.execute(
+        "SELECT idx, at, transport, outcome, code, status, text, remote, duration, detail, tls, address FROM attempt"
         " WHERE message_id = ? ORDER BY id",
         (key,),
     ):
+        kind, colon, value = (address or "").partition(":")
         attempt = Attempt(
-            at, transport, outcome, Reply(text or "", status or "", code, remote or ""), duration, detail
-        )
+            at, transport, outcome, Reply(text or "", status or "", code, remote or "", tls or ""), duration, detail,
+            Address(kind, value) if colon else None,
+        )  # fmt: skip
         history[idx] = (*history.get(idx, ()), attempt)
     return history

@@ -140,7 +140,110 @@ def m001_spool(db: Database) -> None:
     _table(db, "cursor").create({"name": str, "position": int}, pk="name")
 
 
-KNOWN = frozenset({m001_spool.__name__})
+@MIGRATIONS()
+def m002_complete(db: Database) -> None:
+    """Everything that an outbound message can go through.
+
+    ``recipient_ready`` leaves out those that wait for their predecessor. ``recipient_lane`` has the same rows by tenant
+    and destination (:mod:`postroom.lanes`), for claims that must be fair. Both hold only what waits in the spool
+    unowned, so the happy path never touches them.
+    """
+    message = _table(db, "message")
+    for name, kind in (("tenant", str), ("ordering_key", str), ("options", str), ("followed", int)):
+        message.add_column(name, kind)
+    for column in (
+        "lane INTEGER NOT NULL DEFAULT 0", "after INTEGER", "expires REAL", "variant INTEGER", "options TEXT",
+        "tls TEXT", "duration REAL", "reported INTEGER NOT NULL DEFAULT 0",
+    ):  # fmt: skip
+        db.conn.execute(f"ALTER TABLE recipient ADD COLUMN {column}")
+    for column, kind in (("tls", str), ("address", str)):
+        _table(db, "attempt").add_column(column, kind)
+    db.conn.execute(
+        "UPDATE recipient SET expires = (SELECT m.expires FROM message AS m WHERE m.id = recipient.message_id)"
+        " WHERE state < 10"
+    )
+    db.conn.execute("DROP INDEX recipient_ready")
+    ready = "WHERE state = 0 AND owner IS NULL AND after IS NULL"
+    db.conn.execute(f"CREATE INDEX recipient_ready ON recipient (transport, priority, due) {ready}")
+    db.conn.execute(f"CREATE INDEX recipient_lane ON recipient (transport, priority, lane, due) {ready}")
+    db.conn.execute("CREATE INDEX recipient_after ON recipient (after) WHERE after IS NOT NULL")
+    db.conn.execute(
+        "CREATE INDEX recipient_expiring ON recipient (expires) WHERE expires IS NOT NULL AND state IN (0, 1, 2)"
+    )
+    _table(db, "variant").create(
+        {"id": int, "message_id": int, "data": bytes}, pk="id", not_null={"message_id", "data"}
+    )
+    _table(db, "variant").create_index(["message_id"])
+    # The last message that was accepted under each ordering key.
+    db.conn.execute(
+        "CREATE TABLE ordering (key TEXT PRIMARY KEY NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    db.conn.execute(
+        """
+        CREATE TABLE followup (
+            message_id INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            due REAL,
+            PRIMARY KEY (message_id, kind)
+        ) WITHOUT ROWID
+        """
+    )
+    db.conn.execute("CREATE INDEX followup_due ON followup (due) WHERE due IS NOT NULL")
+    db.conn.execute(
+        """
+        CREATE TABLE destination (
+            transport TEXT NOT NULL,
+            destination TEXT NOT NULL,
+            status TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            since REAL NOT NULL,
+            until REAL,
+            failures INTEGER NOT NULL,
+            allowed REAL NOT NULL,
+            PRIMARY KEY (transport, destination)
+        ) WITHOUT ROWID
+        """
+    )
+    # Standing orders of operators, pauses among them.
+    _table(db, "standing_order").create(
+        {
+            "id": int, "action": str, "selection": str, "argument": str, "reason": str, "operator": str,
+            "created": float, "expires": float,
+        },
+        pk="id",
+        not_null={"action", "selection", "created"},
+    )  # fmt: skip
+    # What operators did, for the record.
+    _table(db, "operation").create(
+        {
+            "id": int, "at": float, "operator": str, "action": str, "selection": str, "argument": str, "reason": str,
+            "changed": int, "finished": float,
+        },
+        pk="id",
+        not_null={"at", "action", "selection"},
+    )  # fmt: skip
+    # What operators of other processes want done with recipients that this instance owns.
+    db.conn.execute(
+        """
+        CREATE TABLE request (
+            id INTEGER PRIMARY KEY,
+            node INTEGER NOT NULL,
+            at REAL NOT NULL,
+            action TEXT NOT NULL,
+            message_id INTEGER NOT NULL,
+            indices TEXT,
+            argument TEXT,
+            operator TEXT,
+            reason TEXT
+        )
+        """
+    )
+    db.conn.execute("CREATE INDEX request_node ON request (node)")
+    # Small facts about the spool: the routes it was planned for, how far the search index has come.
+    db.conn.execute("CREATE TABLE fact (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID")
+
+
+KNOWN = frozenset({m001_spool.__name__, m002_complete.__name__})
 """The migrations that this program has; a spool with others comes from a newer one."""
 
 

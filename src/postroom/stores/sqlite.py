@@ -2,210 +2,52 @@
 
 import contextlib
 import json
-import os
-import socket
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
-from postroom.addresses import Address
-from postroom.clock import Clock
-from postroom.delivery import Target
-from postroom.errors import SpoolUnavailable
-from postroom.ids import MAX_NODE, IdGenerator
-from postroom.outcomes import Reply
+from postroom.lanes import destination_of, lane_of
 from postroom.recipients import State
 from postroom.stores import sql
 from postroom.stores.base import (
     Accepted,
+    Action,
     Claimed,
-    Control,
     Controlled,
+    Followup,
     NewMessage,
+    Place,
+    Replan,
+    Replanned,
     Settlement,
-    Standing,
     storable,
 )
+from postroom.stores.claiming import PRIORITIES
 from postroom.stores.controls import control_message
-from postroom.stores.driver import Synchronous, connect, drop_statistics, sqlite3
-from postroom.stores.liveness import InstanceLocks
-from postroom.stores.onestep import MAX_OCTETS, OneStep, is_plain, message_row, plain_row, recipient_rows
-from postroom.stores.retention import Purger
-from postroom.stores.schema import migrate
+from postroom.stores.driver import sqlite3
+from postroom.stores.forgetting import forget_messages
+from postroom.stores.onestep import (
+    MAX_OCTETS,
+    is_plain,
+    is_plain_message,
+    message_row,
+    plain_row,
+    recipient_rows,
+)
+from postroom.stores.replanning import expiring, find_replans
+from postroom.stores.rows import QUIET, attempt_row, claimed, expiry, finished, is_happy, settle_row
+from postroom.stores.sqlite_life import SqliteLife
 
 __all__ = ["SqliteStore"]
 
-PRIORITIES = (1, 0, -1)
 HEARTBEAT_LAPSE = 60.0
 """Seconds after which an instance without lock support counts as dead."""
-
-MAX_ROWS = 100
-"""Rows inserted by one statement."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-class SqliteStore:
-    """See :class:`postroom.stores.base.Store`.
-
-    Args:
-        path: the database file; ``PATH-wal``, ``PATH-shm`` and the folder ``PATH.instances`` stand beside it.
-        clock: for the instance's times.
-        synchronous: SQLite's durability: "full" survives power loss, "normal" only process death.
-        keep_content: whether octets outlive the completion of their message.
-    """
-
-    def __init__(
-        self, path: Path, clock: Clock, *, synchronous: Synchronous = "full", keep_content: bool = False
-    ) -> None:
-        self._path = path
-        self._clock = clock
-        self._synchronous: Synchronous = synchronous
-        self._keep_content = keep_content
-        self._locks = InstanceLocks(path.with_name(path.name + ".instances"))
-        self._tally: Counter[tuple[str, str, str]] = Counter()
-        self._data_version = -1
-        self._untouched = True
-        self._place: tuple[int, int] | None = None
-        self.node = -1
-        self.ids: IdGenerator
-
-    # Opening and closing
-
-    def open(self) -> None:
-        """Open the spool; see the protocol.
-
-        Raises:
-            SpoolUnavailable: the file cannot be opened, is not a spool, or every instance number is taken.
-        """
-        try:
-            self.check_place()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = connect(self._path, synchronous=self._synchronous)
-            if drop_statistics(self.connection):
-                # They are read with the schema, once.
-                self.connection.close()
-                self.connection = connect(self._path, synchronous=self._synchronous)
-            try:
-                self._prepare()
-            except BaseException:
-                self.connection.close()
-                raise
-        except (sqlite3.Error, OSError, SpoolUnavailable) as error:
-            raise SpoolUnavailable(f"cannot open the spool {self._path}: {error}") from error
-
-    def check_place(self) -> None:
-        """Make sure that the file in use is the one with the spool's name; see the protocol."""
-        if self._place is not None and self._place != self._found():
-            raise SpoolUnavailable(
-                f"the spool {self._path} was removed or replaced while it was in use; put it back, or stop and start "
-                "to begin with what is there now"
-            )
-
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _prepare(self) -> None:
-        self.connection.execute("PRAGMA busy_timeout=30000")
-        migrate(Database(self.connection, execute_plugins=False, recursive_triggers=False))
-        # Checkpoints are the checkpointer's business: a commit that also had to copy the log would stall submitters.
-        self.connection.execute("PRAGMA wal_autocheckpoint=0")
-        self._purger = Purger(self.connection)
-        self._onestep = OneStep(self.connection)
-        if self.node < 0:
-            self._register()
-        self._place = self._found()
-
-    def _register(self) -> None:
-        """Become an instance; the generator of numbers lives as long as that, since some are not stored yet."""
-        now = self._clock.time()
-        self.begin()
-        try:
-            taken = {node for (node,) in self.connection.execute("SELECT node FROM instance")}
-            free = (node for node in range(MAX_NODE + 1) if node not in taken and self._locks.acquire(node))
-            node = next(free, None)
-            if node is None:
-                raise SpoolUnavailable(f"all {MAX_NODE + 1} instance numbers are taken")  # noqa: TRY301 - as the rest
-            (floor,) = self.connection.execute("SELECT max(id) FROM message").fetchone()
-            self.connection.execute(
-                "INSERT INTO instance (node, pid, host, started, heartbeat) VALUES (?, ?, ?, ?, ?)",
-                (node, os.getpid(), socket.gethostname(), now, now),
-            )
-            self.connection.execute("COMMIT")
-        except BaseException:
-            self.rollback()
-            self._locks.release_all()
-            raise
-        self.node = node
-        self.ids = IdGenerator(node, self._clock.time, floor or 0)
-
-    def disconnect(self) -> None:
-        """Close the connection but stay an instance: what this process owns stays its own. Never raises."""
-        with contextlib.suppress(sqlite3.Error):
-            self.rollback()
-        self.connection.close()
-
-    def close(self, *, leave: bool) -> None:
-        """Close; see the protocol. Never raises."""
-        try:
-            if leave:
-                self.begin()
-                left = self.connection.execute(
-                    "SELECT 1 FROM recipient WHERE owner = ? LIMIT 1", (self.node,)
-                ).fetchone()
-                if left is None:
-                    self.connection.execute("DELETE FROM instance WHERE node = ?", (self.node,))
-                self.connection.execute("DELETE FROM standing WHERE node = ?", (self.node,))
-                self.connection.execute("COMMIT")
-        except sqlite3.Error:
-            self.rollback()
-        finally:
-            self.connection.close()
-            self._locks.release_all()
-
-    def connections(self) -> list[object]:
-        """Return the connections that are open, for the fork guard."""
-        return [self.connection] if hasattr(self, "connection") else []
-
-    def forget(self) -> None:
-        """Let go of the lock files in a forked child; the parent's locks stay with the parent's copy."""
-        self._locks.release_all()
-
-    # Transactions
-
-    def begin(self) -> None:
-        """Begin; IMMEDIATE, so that a transaction never fails half-way for want of the write lock."""
-        self._tally.clear()
-        self._untouched = True
-        self.connection.execute("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        """Write the tally's changes and commit."""
-        rows = [(*key, n) for key, n in self._tally.items() if n]
-        if rows:
-            self._insert(sql.ADD_TALLY, rows, sql.TALLY_CONFLICT)
-        self.connection.execute("COMMIT")
-
-    def rollback(self) -> None:
-        """Undo; harmless outside a transaction."""
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
-
-    def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
-        """Insert with as few statements as possible; the statement of each number of rows is kept prepared."""
-        width = len(rows[0])
-        for start in range(0, len(rows), MAX_ROWS):
-            part = rows[start : start + MAX_ROWS]
-            self.connection.execute(_insertion(head, width, len(part), tail), list(chain.from_iterable(part)))
+class SqliteStore(SqliteLife):
+    """See :class:`postroom.stores.base.Store`; the arguments are those of :class:`SqliteLife`."""
 
     # The life of a recipient
 
@@ -214,7 +56,35 @@ class SqliteStore:
         results, fresh = self._sort_out(messages)
         if fresh:
             self._insert_messages(fresh, owned)
+            if any(m.followed for m in fresh):
+                done = self._end_at_once(fresh)
+                results = [Accepted(r.key, r.duplicate, r.conflict, r.key in done) for r in results]
         return results
+
+    def _end_at_once(self, fresh: Iterable[NewMessage]) -> set[int]:
+        """Put on the record why recipients do not begin queued; returns the messages that are complete by that."""
+        ended: list[Settlement] = []
+        for m in fresh:
+            for index, (_, transport, _, state, reply, outcome) in enumerate(m.recipients):
+                if state is None or reply is None:
+                    continue
+                s = Settlement(
+                    m.key, index, transport, state, state, m.created, 0, reply=reply, outcome=outcome
+                )
+                self.connection.execute(
+                    "UPDATE recipient SET reply_code = ?, reply_status = ?, reply_text = ?, changed = ?,"
+                    " due = CASE WHEN state < 10 THEN due END WHERE message_id = ? AND idx = ?",
+                    (reply.code, reply.status, storable(reply.text), m.created, m.key, index),
+                )
+                if state.is_final:
+                    self._tally["outcome", transport, outcome] += 1
+                    ended.append(s)
+        if not ended:
+            return set()
+        attempts = [attempt_row(s) for s in ended if s.outcome not in QUIET]
+        if attempts:
+            self._insert(sql.INSERT_ATTEMPT, attempts)
+        return set(self._complete(ended))
 
     def _sort_out(self, messages: Sequence[NewMessage]) -> tuple[list[Accepted], list[NewMessage]]:
         """Return what becomes of each message, and those whose idempotency keys are new."""
@@ -247,20 +117,27 @@ class SqliteStore:
     def _insert_messages(self, fresh: Sequence[NewMessage], owned: Container[tuple[int, int]]) -> None:
         self._untouched = False
         self._count_accepted(fresh)
-        recipients = [row for m in fresh for row in recipient_rows(m, owned, self.node)]
+        after = self.following.predecessors(fresh)
+        recipients = [row for m in fresh for row in recipient_rows(m, owned, self.node, after.get(m.key))]
         self._insert(sql.INSERT_MESSAGE, [message_row(m) for m in fresh])
         self._insert(sql.INSERT_CONTENT, [(m.key, m.content) for m in fresh])
         self._insert(sql.INSERT_RECIPIENT, recipients)
         keyed = [(m.idempotency_key, m.key, m.digest) for m in fresh if m.idempotency_key is not None]
         if keyed:
             self._insert("INSERT INTO idempotency (key, message_id, digest) VALUES ", keyed)
+        self.following.accepted(fresh)
 
     def _count_accepted(self, fresh: Iterable[NewMessage]) -> None:
         counts = Counter(
-            [(transport, m.hold, address.type) for m in fresh for address, transport in m.recipients]
+            [
+                (transport, m.hold, state, address.type)
+                for m in fresh
+                for address, transport, _, state, _, _ in m.recipients
+            ]
         )
-        for (transport, hold, kind), n in counts.items():
-            self._tally["state", transport, (State.HELD if hold else State.QUEUED).label] += n
+        for (transport, hold, state, kind), n in counts.items():
+            begins = state if state is not None else State.HELD if hold else State.QUEUED
+            self._tally["state", transport, begins.label] += n
             self._tally["accepted", "", kind] += n
 
     def exchange(
@@ -270,7 +147,11 @@ class SqliteStore:
         settlements: Sequence[Settlement],
     ) -> tuple[list[Accepted], list[Settlement], list[int]]:
         """Accept and settle in a transaction of their own; see the protocol."""
-        if sum(len(m.content) for m in messages) <= MAX_OCTETS and all(map(_is_happy, settlements)):
+        if (
+            sum(len(m.content) for m in messages) <= MAX_OCTETS
+            and all(map(is_happy, settlements))
+            and all(map(is_plain_message, messages))
+        ):
             # An IntegrityError means that nothing was changed: somebody else's recipient or a used key is among them.
             # Which one, the ordinary way finds out.
             with contextlib.suppress(sqlite3.IntegrityError):
@@ -289,9 +170,10 @@ class SqliteStore:
     ) -> tuple[list[Accepted], list[Settlement], list[int]]:
         results, fresh = self._sort_out(messages)
         self._tally.clear()
+        self.following.begin()
         self._count_accepted(fresh)
         self._count(settlements)
-        done, asked = _finished(settlements)
+        done, asked = finished(settlements)
         drop = not self._keep_content
         tally = [(*key, n) for key, n in self._tally.items() if n]
         self._onestep.exchange(
@@ -311,6 +193,7 @@ class SqliteStore:
         # Usually this is the first thing in its transaction, and beginning again undoes it without a savepoint.
         first = self._untouched
         self._untouched = False
+        former = self._former_addresses(settlements)
         if not first:
             self.connection.execute("SAVEPOINT settle")
         if self._apply(settlements) == len(settlements):
@@ -324,25 +207,63 @@ class SqliteStore:
         if not first:
             self.connection.execute("RELEASE settle")
         self._count(applied)
-        attempts = [_attempt_row(s) for s in applied if s.outcome not in _QUIET]
+        return applied, self._record(applied, former)
+
+    def _former_addresses(self, settlements: Iterable[Settlement]) -> dict[tuple[int, int], str]:
+        """Return the present addresses of the recipients that turn to another one."""
+        return {
+            (s.key, s.index): address
+            for s in settlements
+            if s.next_address is not None
+            for (address,) in self.connection.execute(
+                "SELECT address_type || ':' || address FROM recipient WHERE message_id = ? AND idx = ?",
+                (s.key, s.index),
+            )
+        }
+
+    def _record(self, applied: Sequence[Settlement], former: Mapping[tuple[int, int], str]) -> list[int]:
+        """Write the history of changes and what follows from them; returns the messages that are complete now."""
+        attempts = [attempt_row(s, former.get((s.key, s.index))) for s in applied if s.outcome not in QUIET]
         if attempts:
             self._insert(sql.INSERT_ATTEMPT, attempts)
-        return applied, self._complete(applied)
+        return self._complete(applied)
 
     def _apply(self, settlements: Sequence[Settlement]) -> int:
         plain: list[tuple[Any, ...]] = []
         full: list[tuple[Any, ...]] = []
+        variants: dict[tuple[int, int], int] = {}
         for settlement in settlements:
             if is_plain(settlement):
                 plain.append(plain_row(settlement))
             else:
-                full.append(_settle_row(settlement))
+                full.append(
+                    settle_row(settlement, self._variant_of(settlement, variants), self._lane_of(settlement))
+                )
         changed = 0
         for statement, rows in ((sql.SETTLE_PLAIN, plain), (sql.SETTLE, full)):
             if rows:
                 parameters = {"rows": _encode(rows), "node": self.node}
                 changed += self.connection.execute(statement, parameters).rowcount
         return changed
+
+    def _variant_of(self, s: Settlement, variants: dict[tuple[int, int], int]) -> int | None:
+        """Store the content that a preprocessor made, once for all recipients that share it; returns its number."""
+        if s.content is None:
+            return None
+        shared = (s.key, id(s.content))
+        if shared not in variants:
+            cursor = self.connection.execute(
+                "INSERT INTO variant (message_id, data) VALUES (?, ?)", (s.key, s.content)
+            )
+            variants[shared] = cursor.lastrowid or 0
+        return variants[shared]
+
+    def _lane_of(self, s: Settlement) -> int | None:
+        """Return the lane of a recipient that turns to another address, None when it stays in its own."""
+        if s.next_address is None:
+            return None
+        (tenant,) = self.connection.execute("SELECT tenant FROM message WHERE id = ?", (s.key,)).fetchone()
+        return lane_of(tenant or "", destination_of(s.next_address))
 
     def _count(self, applied: Iterable[Settlement]) -> None:
         tally = self._tally
@@ -353,34 +274,63 @@ class SqliteStore:
             if outcome:
                 tally["outcome", transport, outcome] += n
 
-    def _complete(self, applied: Iterable[Settlement]) -> list[int]:
+    def _complete(self, applied: Sequence[Settlement]) -> list[int]:
         """Return the messages that are complete now, and drop their content."""
-        done, asked = _finished(applied)
+        done, asked = finished(applied)
         if asked:
             done += [key for (key,) in self.connection.execute(sql.COMPLETED, (json.dumps(asked),))]
+        self.following.ended(applied, done)
         if done and not self._keep_content:
-            self.connection.execute(sql.DROP_CONTENT, (json.dumps(done),))
+            for statement in sql.DROP_CONTENT:
+                self.connection.execute(statement, (json.dumps(done),))
         return done
 
     def claim(
-        self, transport: str, now: float, limit: int
+        self, transport: str, now: float, limit: int, *, fair: bool = False, blocked: Collection[str] = ()
     ) -> tuple[list[Claimed], list[Settlement], list[int]]:
         """Take due recipients; see the protocol."""
-        rows: list[tuple[Any, ...]] = []
-        for priority in PRIORITIES:
-            if len(rows) < limit:
-                rows += self.connection.execute(sql.CLAIM_ROWS, (transport, priority, now, limit - len(rows)))
+        rows = self._claimer.find(transport, now, limit, fair=fair, blocked=blocked)
         if not rows:
             return [], [], []
         self._untouched = False
-        self.connection.execute(sql.OWN, {"node": self.node, "rows": json.dumps([row[:2] for row in rows])})
-        expired = [_expiry(row, transport, now) for row in rows if row[11] is not None and row[11] <= now]
+        self._own([row[:2] for row in rows])
+        expired = [expiry(row, transport, now) for row in rows if row[11] is not None and row[11] <= now]
         gone, completed = self.settle(expired)
         grouped: dict[int, list[tuple[Any, ...]]] = {}
         for row in rows:
             if row[11] is None or row[11] > now:
                 grouped.setdefault(row[0], []).append(row)
-        return [_claimed(group) for group in grouped.values()], gone, completed
+        return [claimed(group) for group in grouped.values()], gone, completed
+
+    def _own(self, places: Sequence[Sequence[int]]) -> None:
+        self.connection.execute(sql.OWN, {"node": self.node, "rows": _encode(places)})
+
+    def sweep(self, now: float, limit: int, *, held: bool) -> tuple[list[Settlement], list[int]]:
+        """Expire what waits too long; see the protocol."""
+        return self._change_unowned(expiring(self.connection, now, limit, held=held))
+
+    def _change_unowned(self, settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[int]]:
+        """Settle recipients that nobody has in hand."""
+        if not settlements:
+            return [], []
+        self._untouched = False
+        self._own([(s.key, s.index) for s in settlements])
+        return self.settle(settlements)
+
+    def next_expiry(self) -> float | None:
+        """Return when the next recipient expires; see the protocol."""
+        row: tuple[float | None] = self.connection.execute(sql.NEXT_EXPIRY).fetchone()
+        return row[0]
+
+    def replan(  # noqa: PLR0913 - the protocol's
+        self, transport: str, plan: Replan, after: Place | None, limit: int, now: float, *, aside: bool
+    ) -> Replanned:
+        """Plan again; see the protocol."""
+        settlements, last = find_replans(
+            self.connection, transport, plan, after, limit, now, self._plan, aside=aside
+        )
+        applied, completed = self._change_unowned(settlements)
+        return Replanned(applied, completed, last)
 
     def journal(self, recipients: Iterable[tuple[int, int]], transport: str) -> None:
         """Record recipients as ``sending``; see the protocol."""
@@ -437,23 +387,32 @@ class SqliteStore:
         self.connection.execute("DELETE FROM instance WHERE node = ?", (node,))
 
     def control(
-        self, action: Control, key: int, revoked: Collection[int], indices: Collection[int] | None, now: float
+        self, action: Action, key: int, revoked: Collection[int], indices: Collection[int] | None, now: float
     ) -> Controlled:
-        """Act on a message's pending recipients; see the protocol."""
+        """Act on a message's recipients; see the protocol."""
         self._untouched = False
-        result = control_message(self.connection, self.node, action, key, revoked, indices, now)
+        result = control_message(self.connection, self.node, action, key, revoked, indices, now, self._plan)
         self._count(result.settlements)
-        completed = bool(self._complete(result.settlements))
+        completed = bool(self._record(result.settlements, {}))
+        if result.deleted:
+            forget_messages(self.connection, [key])
         return Controlled(
             changed=tuple(s.index for s in result.settlements),
             in_transit=result.in_transit,
             final=result.final,
-            transports=frozenset(s.transport for s in result.settlements),
+            transports=frozenset(s.next_transport or s.transport for s in result.settlements) | result.freed,
             completed=completed,
             settlements=result.settlements,
+            requested=result.requested,
+            deleted=result.deleted,
         )
 
-    # Housekeeping
+    def followed_up(self, followup: Followup, reported: Collection[int], again: float | None) -> bool:
+        """Note that a followup is done; see the protocol."""
+        self._untouched = False
+        return self.following.followed_up(followup, reported, again, keep_content=self._keep_content)
+
+    # Beside the messages
 
     def next_due(self, transport: str) -> float | None:
         """Return the next due time; see the protocol."""
@@ -464,100 +423,3 @@ class SqliteStore:
             if due is not None
         ]
         return min(times, default=None)
-
-    def purge(self, before: float | None, content_before: float, limit: int) -> int:
-        """Forget old messages; see the protocol."""
-        return self._purger.purge(before, content_before, limit)
-
-    def set_standing(self, standing: Standing) -> None:
-        """Record where a transport stands; see the protocol."""
-        self.connection.execute(
-            "INSERT OR REPLACE INTO standing (node, transport, status, reason, since, until) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                self.node,
-                standing.transport,
-                standing.status,
-                storable(standing.reason),
-                standing.since,
-                standing.until,
-            ),
-        )
-
-    def checkpoint(self) -> None:
-        """Copy what is left of the write-ahead log, so that it begins again at its start; waits for nobody."""
-        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def changed_elsewhere(self) -> bool:
-        """Return whether another connection committed since the last call."""
-        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        changed: bool = version != self._data_version
-        self._data_version = version
-        return changed
-
-    def heartbeat(self, now: float) -> None:
-        """Record that this instance lives."""
-        self.connection.execute("UPDATE instance SET heartbeat = ? WHERE node = ?", (now, self.node))
-
-
-@lru_cache(maxsize=1024)
-def _insertion(head: str, width: int, rows: int, tail: str) -> str:
-    one = f"({','.join('?' * width)})"
-    return f"{head}{','.join([one] * rows)}{tail}"
-
-
-def _finished(settlements: Iterable[Settlement]) -> tuple[list[int], list[int]]:
-    """Return the messages that are complete by these changes, and those that may be."""
-    done: list[int] = []
-    asked: dict[int, None] = {}
-    for s in settlements:
-        if s.state.is_final:
-            if s.only:
-                done.append(s.key)
-            else:
-                asked[s.key] = None
-    return done, list(asked)
-
-
-def _settle_row(s: Settlement) -> tuple[Any, ...]:
-    reply = s.reply or Reply()
-    return (
-        s.key, s.index, s.was, s.state, s.due, s.next_transport, s.attempts, s.first_attempt, s.at, s.crashes,
-        int(s.in_doubt), reply.code, reply.status, reply.text, reply.remote, s.remote_id, s.detail,
-    )  # fmt: skip
-
-
-_QUIET = frozenset({"", "delivered", "relayed", "accepted", "cancelled"})
-
-
-def _is_happy(s: Settlement) -> bool:
-    """Whether a settlement is plain and leaves no row of history."""
-    return s.outcome in _QUIET and is_plain(s)
-
-
-def _attempt_row(s: Settlement) -> tuple[Any, ...]:
-    """The happy end is on the recipient itself; everything else leaves a row of history."""
-    reply = s.reply or Reply()
-    return (
-        s.key, s.index, s.at, s.transport, s.outcome, reply.code, reply.status, reply.text, reply.remote, s.duration,
-        s.detail,
-    )  # fmt: skip
-
-
-def _expiry(row: tuple[Any, ...], transport: str, now: float) -> Settlement:
-    return Settlement(
-        key=row[0], index=row[1], transport=transport, was=State.QUEUED, state=State.EXPIRED, at=now, attempts=row[4],
-        first_attempt=row[5], reply=Reply("expired before it could be delivered", "4.4.7"), outcome="expired",
-        in_doubt=bool(row[6]), crashes=row[7], only=row[16] == 1,
-    )  # fmt: skip
-
-
-def _claimed(group: Sequence[tuple[Any, ...]]) -> Claimed:
-    key, _, _, _, _, _, _, _, _, sender, created, expires, priority, size, smtputf8, eight_bit, count = group[
-        0
-    ]
-    return Claimed(
-        key=key, sender=sender, created=created, due=min(row[8] for row in group), priority=priority, expires=expires,
-        size=size, smtputf8=bool(smtputf8), eight_bit=bool(eight_bit), recipient_count=count,
-        targets=tuple(Target(row[1], Address(row[2], row[3]), row[4], row[5], bool(row[6])) for row in group),
-        crashes=max(row[7] for row in group),
-    )  # fmt: skip
