@@ -18,6 +18,7 @@ from postroom.clock import Clock
 from postroom.delivery import Delivery, Target
 from postroom.errors import InternalError, SessionStale, TransportDown, WorldError
 from postroom.outcomes import Delivered, Outcome, Reply
+from postroom.preprocessing.stage import PreprocessSession
 from postroom.settling import check_outcomes
 from postroom.transports.base import Session, Transport
 
@@ -34,11 +35,19 @@ RETIREMENT_CHECK = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
-    """What all couriers of a transport are given."""
+    """What all couriers of a transport are given.
+
+    Attributes:
+        transport: what opens their sessions.
+        jobs: where they note what became of a job.
+        load: reads the content of a message, or that variant of it, from the spool.
+        tell: tells the transport's actor.
+        clock: for times and durations.
+    """
 
     transport: Transport
     jobs: ActiveQueue
-    load: Callable[[int], bytes | None]
+    load: Callable[[int, int | None], bytes | None]
     tell: Callable[[object], bool]
     clock: Clock
 
@@ -88,7 +97,7 @@ class Courier(threading.Thread):
             self._errand.tell(Ended(job))
             return True
         self.busy_since = clock.monotonic()
-        result = self._attempt(job)
+        result = self.attempt(job)
         self.busy_since = None
         if not self._errand.jobs.end(job, self, result, clock.time()):
             log.warning("%s came back from %s after it had been abandoned", self.name, job.key)
@@ -106,7 +115,8 @@ class Courier(threading.Thread):
 
     # One attempt
 
-    def _attempt(self, job: Job) -> Result:
+    def attempt(self, job: Job) -> Result:
+        """Try one job; whatever is raised becomes a result."""
         try:
             return self._send(job)
         except TransportDown as error:
@@ -123,11 +133,15 @@ class Courier(threading.Thread):
         errand = self._errand
         content = job.content
         if content is None:
-            content = errand.load(job.key)
+            content = errand.load(job.key, job.variant)
             if content is None:
                 raise InternalError(f"the content of message {job.key} is gone")
         delivery = job.delivery(content)
         session = self._fresh_session()
+        if isinstance(session, PreprocessSession):
+            outcomes = self._send_once_more(session, delivery)
+            job.added = session.take_added()
+            return outcomes
         if any(target.in_doubt for target in job.targets):
             return self._send_doubtful(session, delivery)
         return self._send_once_more(session, delivery)

@@ -14,10 +14,19 @@ from enum import IntEnum
 
 from postroom.brief import BriefLock
 from postroom.delivery import Delivery, Target
+from postroom.destinations import Gates
+from postroom.options import MessageOptions
 from postroom.outcomes import Outcome
-from postroom.stores.base import Settlement
+from postroom.stores.base import NewMessage, Settlement
 
 __all__ = ["ActiveQueue", "Crash", "Job", "Outage", "Phase", "Result", "TimedOut"]
+
+
+EXPRESS_SHARE = 16
+"""A tenant who has less than this part of the window finds room in a window that others have filled …"""
+
+EXPRESS_ROOM = 8
+"""… up to this part of it more."""
 
 
 class Phase(IntEnum):
@@ -59,24 +68,32 @@ Result = Sequence[Outcome] | Outage | Crash | TimedOut
 class Job:
     """One message and some of its recipients, owned by this instance, on the way through one transport.
 
+    All its targets have the same ``destination`` where the transport looks at destinations, and the same ``variant`` of
+    the content. ``added`` are messages that a preprocessor wants stored together with the settlements.
+
     Plain attributes; ``phase``, ``result``, ``holder`` and ``settlements`` are changed by the active queue only.
     """
 
     __slots__ = (
+        "added",
         "content",
         "crashes",
         "created",
+        "destination",
         "due",
         "eight_bit",
         "ended",
         "epoch",
         "expires",
+        "followed",
         "holder",
         "journalled",
         "key",
+        "options",
         "phase",
         "priority",
         "recipient_count",
+        "report",
         "result",
         "sender",
         "settlements",
@@ -84,8 +101,10 @@ class Job:
         "smtputf8",
         "started",
         "targets",
+        "tenant",
         "transport",
         "turn",
+        "variant",
     )
 
     def __init__(  # noqa: PLR0913 - a record; every field is named by its caller
@@ -106,6 +125,11 @@ class Job:
         smtputf8: bool = False,
         eight_bit: bool = False,
         crashes: int = 0,
+        tenant: str = "",
+        destination: str = "",
+        report: str = "failure",
+        options: MessageOptions | None = None,
+        followed: bool = False,
     ) -> None:
         self.key = key
         self.transport = transport
@@ -122,6 +146,13 @@ class Job:
         self.smtputf8 = smtputf8
         self.eight_bit = eight_bit
         self.crashes = crashes
+        self.tenant = tenant
+        self.destination = destination
+        self.report = report
+        self.options = options
+        self.followed = followed
+        self.variant = targets[0].variant
+        self.added: Sequence[NewMessage] = ()
         self.journalled = False
         self.phase = Phase.WAITING
         self.turn: list[None] = [None]
@@ -135,7 +166,7 @@ class Job:
         """Return what the transport's session gets to see."""
         return Delivery(
             self.key, self.sender, self.targets, content, self.created, self.smtputf8, self.eight_bit, self.priority,
-            self.expires,
+            self.expires, self.report, self.options,
         )  # fmt: skip
 
 
@@ -159,6 +190,10 @@ class ActiveQueue:
 
     Thread-safe, with one restriction: room is reserved, taken and released by one thread, the store actor's.
 
+    The window may be full of one tenant's work while another's single message comes. For that there is *express room*,
+    an eighth of the window more, open to tenants who have less than a sixteenth of it in memory; not where the order
+    is strict.
+
     Args:
         window: recipients at most.
         window_bytes: octets of content at most; a job beyond it goes without content and reads it from the spool.
@@ -169,11 +204,17 @@ class ActiveQueue:
         backlog: work was left in the spool for want of room.
         accepting: False when the transport is being stopped.
         last_progress: wall-clock seconds at which the messaging system last answered, or None.
+        blocked: destinations that cannot be tried now, so that claims pass over them. Replaced as a whole by the
+            transport actor.
+        gates: what keeps jobs that wait from being tried, for ``explain``. Replaced as a whole by the transport actor.
     """
 
     def __init__(self, window: int, window_bytes: int, *, strict: bool = False) -> None:
         self._strict = strict
         self._window = window
+        self._share = 0 if strict else max(1, window // EXPRESS_SHARE)
+        self._express = window + window // EXPRESS_ROOM
+        self._tenants: dict[str, int] = {}
         self._window_bytes = window_bytes
         self._lock = BriefLock()
         self._jobs: dict[int, Job] = {}
@@ -184,25 +225,41 @@ class ActiveQueue:
         self.backlog = False
         self.accepting = True
         self.last_progress: float | None = None
+        self.blocked: frozenset[str] = frozenset()
+        self.gates = Gates()
 
     # Room
 
-    def reserve(self, recipients: int) -> bool:
-        """Take room for ``recipients`` about to be owned; False, and ``backlog`` is set, when there is none."""
+    def reserve(self, recipients: int, tenant: str = "") -> bool:
+        """Take room for ``recipients`` of ``tenant`` about to be owned; False when there is none.
+
+        ``backlog`` is set unless there was ordinary room.
+        """
         full = self._recipients + recipients > self._window
         if full or not self.accepting or (self._strict and self.backlog):
             self.backlog = True
-            return False
-        self._recipients += recipients
+            if (
+                not self.accepting
+                or self._recipients + recipients > self._express
+                or self._tenants.get(tenant, 0) + recipients > self._share
+            ):
+                return False
+        self.take(recipients, tenant)
         return True
 
-    def take(self, recipients: int) -> None:
+    def take(self, recipients: int, tenant: str = "") -> None:
         """Take room for ``recipients`` that were claimed from the spool, no more of them than there was ``room``."""
         self._recipients += recipients
+        self._tenants[tenant] = self._tenants.get(tenant, 0) + recipients
 
-    def release(self, recipients: int) -> None:
-        """Give back room that was reserved and is not needed."""
+    def release(self, recipients: int, tenant: str = "") -> None:
+        """Give back room that was reserved or taken and is not needed."""
         self._recipients -= recipients
+        left = self._tenants.get(tenant, 0) - recipients
+        if left > 0:
+            self._tenants[tenant] = left
+        else:
+            self._tenants.pop(tenant, None)
 
     @property
     def room(self) -> int:
@@ -239,7 +296,7 @@ class ActiveQueue:
         job.turn.append(None)
         if self._jobs.pop(id(job), None) is None:
             return True
-        self._recipients -= len(job.targets)
+        self.release(len(job.targets), job.tenant)
         if job.content is not None:
             self._bytes -= job.size
             job.content = None
@@ -316,12 +373,18 @@ class ActiveQueue:
             self.epoch += 1
             for job in list(self._jobs.values()):
                 self._drop(job, Phase.WAITING)
-            self._recipients = sum(len(job.targets) for job in self._jobs.values())
+            self._recipients = 0
+            self._tenants.clear()
+            for job in self._jobs.values():
+                self.take(len(job.targets), job.tenant)
             self.backlog = True
             return [(job.key, target.index) for job in self._jobs.values() for target in job.targets]
 
     def revoke(self, key: int, indices: Collection[int] | None = None) -> list[int]:
-        """Forget the waiting jobs of one message; returns the indices of their recipients."""
+        """Forget the waiting jobs of one message that have one of these recipients; returns all their recipients.
+
+        A job goes as a whole: those of its recipients that nobody meant must go back to the spool.
+        """
         revoked: list[int] = []
         with self._lock:
             for job in list(self._by_key.get(key, ())):
@@ -329,7 +392,7 @@ class ActiveQueue:
                 if (
                     job.phase is Phase.WAITING
                     and not job.journalled
-                    and (indices is None or set(mine) <= set(indices))
+                    and (indices is None or not set(mine).isdisjoint(indices))
                 ) and self._drop(job, Phase.WAITING):
                     revoked += mine
         return revoked

@@ -1,4 +1,4 @@
-"""Whether a messaging system as a whole may be tried, and by how many at once.
+"""Whether a messaging system, or one destination of it, may be tried, and by how many at once.
 
 A circuit breaker in the sense of Nygard, *Release It!* (2nd ed., section 5.2), with the mail queue's needs added: an
 outage parks the transport and costs nobody an attempt, one canary probes it, and a success releases the queue in a ramp
@@ -40,7 +40,7 @@ def consecutive_wait(wait: wait_base, count: int) -> float:
 
 
 class Breaker:
-    """The standing of one transport. Pure but for the randomness of ``wait``; used by one thread.
+    """The standing of one transport or destination. Pure but for the randomness of ``wait``; used by one thread.
 
     Args:
         concurrency: attempts at once when all is well.
@@ -51,18 +51,31 @@ class Breaker:
         reason: why it is not up, "" when it is.
         since: wall-clock seconds of the last change of status.
         until: wall-clock seconds of the next probe while parked, else None.
+        failures: outages and failed probes since it was up last.
+        down_since: wall-clock seconds at which the outage began, None while there is none.
     """
 
     def __init__(self, concurrency: int, wait: wait_base | None = None) -> None:
         self._concurrency = concurrency
         self._wait = wait or default_probe_wait()
-        self._failures = 0
+        self.failures = 0
         self._successes = 0
         self._ramp = concurrency
         self.status = Status.UP
         self.reason = ""
         self.since = 0.0
         self.until: float | None = None
+        self.down_since: float | None = None
+
+    def restore(self, status: Status, reason: str, since: float, until: float | None, failures: int) -> None:
+        """Take up a standing that was put on record; one that was probing or ramping is probed (again)."""
+        if status is Status.UP:
+            return
+        self.failures = failures
+        self.status = Status.PARKED if status is Status.PARKED and until is not None else Status.PROBING
+        self.reason, self.since = reason, since
+        self.until = until if self.status is Status.PARKED else None
+        self.down_since = since
 
     @property
     def permits(self) -> int:
@@ -77,10 +90,12 @@ class Breaker:
         """Note an outage; return whether the status changed. While parked, more of the same outage changes nothing."""
         if self.status is Status.PARKED:
             return False
-        self._failures += 1
-        delay = max(consecutive_wait(self._wait, self._failures), min(retry_after or 0.0, MAX_RETRY_AFTER))
+        self.failures += 1
+        delay = max(consecutive_wait(self._wait, self.failures), min(retry_after or 0.0, MAX_RETRY_AFTER))
         self._change(Status.PARKED, now, reason)
         self.until = now + delay
+        if self.down_since is None:
+            self.down_since = now
         return True
 
     def answered(self, now: float) -> bool:
@@ -89,6 +104,7 @@ class Breaker:
             return False
         if self.status is Status.PROBING:
             self._ramp, self._successes = 1, 0
+            self.down_since = None
             self._change(Status.RAMPING, now, self.reason)
             self._grow(now)
             return True
@@ -101,7 +117,7 @@ class Breaker:
             self._ramp, self._successes = self._ramp * 2, 0
         if self._ramp < self._concurrency:
             return False
-        self._failures = 0
+        self.failures = 0
         self._change(Status.UP, now, "")
         return True
 

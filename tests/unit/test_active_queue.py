@@ -11,12 +11,19 @@ from postroom.outcomes import Delivered
 
 
 def job(
-    key: int = 1, recipients: int = 1, *, epoch: int = 0, content: bytes | None = b"12345", first: int = 0
+    key: int = 1,
+    recipients: int = 1,
+    *,
+    epoch: int = 0,
+    content: bytes | None = b"12345",
+    first: int = 0,
+    tenant: str = "",
 ) -> Job:
     return Job(
         key=key, transport="a", epoch=epoch, sender="app@example.org",
         targets=tuple(Target(first + n, Address("smtp", f"{n}@example.org")) for n in range(recipients)),
         content=content, size=5, created=1.0, due=2.0, recipient_count=recipients,
+        tenant=tenant,
     )  # fmt: skip
 
 
@@ -46,6 +53,47 @@ def test_a_transport_that_is_being_stopped_has_no_room(queue: ActiveQueue) -> No
     assert queue.room == 0
     assert not queue.reserve(1)
     assert queue.backlog
+
+
+def test_somebody_elses_backlog_leaves_room_for_a_single_message() -> None:
+    queue = ActiveQueue(window=32, window_bytes=100)
+    assert all(queue.reserve(1, "a") for _ in range(32))
+    assert not queue.reserve(1, "a")
+    # A sixteenth of the window each, an eighth for all of them.
+    assert queue.reserve(2, "b")
+    assert not queue.reserve(1, "b")
+    assert not queue.reserve(3, "c")
+    assert queue.reserve(2, "c")
+    assert not queue.reserve(1, "d")
+    assert (queue.held, queue.room, queue.backlog) == (36, 0, True)
+    queue.release(2, "b")
+    assert queue.reserve(1, "d")
+
+
+def test_room_is_counted_by_tenant_whatever_becomes_of_the_jobs() -> None:
+    queue = ActiveQueue(window=32, window_bytes=100)
+    mine = [job(n, tenant="b") for n in range(2)]
+    assert all(queue.reserve(1, "b") for _ in mine)
+    queue.take(31, "a")
+    queue.admit(mine)
+    assert not queue.reserve(1, "b")
+    finish(queue, mine[0])
+    assert not queue.reserve(1, "a")
+    assert queue.reserve(1, "b")
+    queue.void_waiting()
+    assert queue.held == 0
+    assert queue.reserve(2, "b")
+
+
+def test_where_the_order_is_strict_nobody_overtakes() -> None:
+    queue = ActiveQueue(window=32, window_bytes=100, strict=True)
+    queue.take(32, "a")
+    assert not queue.reserve(1, "b")
+
+
+def test_nothing_is_blocked_at_first(queue: ActiveQueue) -> None:
+    assert queue.blocked == frozenset()
+    assert queue.gates.gate_of("example.org", 0.0) is None
 
 
 def test_content_beyond_the_octets_stays_in_the_spool(queue: ActiveQueue) -> None:
@@ -147,8 +195,8 @@ def test_revoking_takes_whole_waiting_jobs_of_one_message(queue: ActiveQueue) ->
     first, second = job(1, 2), job(1, 1, first=2)
     other = job(2)
     admitted(queue, first, second, other)
-    assert queue.revoke(1, [0]) == []
-    assert queue.revoke(1, [0, 1]) == [0, 1]
+    assert queue.revoke(1, [7]) == []
+    assert queue.revoke(1, [0]) == [0, 1]
     queue.begin(second, "courier", 1.0)
     assert queue.revoke(1) == []
     assert queue.revoke(9) == []

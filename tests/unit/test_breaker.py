@@ -101,6 +101,50 @@ def test_the_other_side_can_ask_for_more_time_but_not_for_ever() -> None:
     assert breaker.until == MAX_RETRY_AFTER
 
 
+def test_it_knows_for_how_long_the_outage_lasts() -> None:
+    breaker = Breaker(8, wait_fixed(5))
+    breaker.down(100.0, "refused")
+    for now in (105.0, 110.0):
+        breaker.wake(now)
+        breaker.down(now, "refused")
+        assert (breaker.down_since, breaker.since) == (100.0, now)
+    breaker.wake(115.0)
+    breaker.answered(116.0)
+    assert breaker.down_since is None
+    breaker.down(117.0, "refused")
+    assert breaker.down_since == 117.0
+
+
+def test_a_standing_on_record_is_taken_up() -> None:
+    breaker = Breaker(8, wait_exponential(multiplier=1, min=1, max=60))
+    breaker.restore(Status.PARKED, "refused", 50.0, 90.0, 3)
+    assert (breaker.status, breaker.reason, breaker.since, breaker.until) == (
+        Status.PARKED,
+        "refused",
+        50.0,
+        90.0,
+    )
+    assert breaker.down_since == 50.0
+    assert breaker.wake(90.0)
+    breaker.down(90.0, "refused")
+    assert breaker.until == 98.0
+
+
+@pytest.mark.parametrize(
+    ("status", "until"), [(Status.PROBING, None), (Status.RAMPING, None), (Status.PARKED, None)]
+)
+def test_what_was_being_probed_is_probed_again(status: Status, until: float | None) -> None:
+    breaker = Breaker(8)
+    breaker.restore(status, "refused", 50.0, until, 3)
+    assert (breaker.status, breaker.permits, breaker.until) == (Status.PROBING, 1, None)
+
+
+def test_what_was_up_is_up() -> None:
+    breaker = Breaker(8)
+    breaker.restore(Status.UP, "", 50.0, None, 3)
+    assert (breaker.status, breaker.down_since, breaker.failures) == (Status.UP, None, 0)
+
+
 @pytest.mark.parametrize("failures", [1, 3, 10, 100])
 def test_the_default_wait_is_bounded(failures: int) -> None:
     base = min(120.0, 2.0 ** (failures - 1))

@@ -18,8 +18,9 @@ from tenacity.wait import wait_base
 from postroom.delivery import Delivery, Target
 from postroom.errors import ConfigurationError
 from postroom.outcomes import Outcome
-from postroom.retries import RetryPolicy
+from postroom.retries import RetryPolicies, RetryPolicy
 from postroom.routing import Route
+from postroom.throttles import Throttle
 
 __all__ = ["Limits", "Outcomes", "Session", "Transport"]
 
@@ -42,6 +43,8 @@ class Limits:
         session_deliveries: deliveries over one session before it is closed and a fresh one opened.
         session_age: age at which a session is not used for another delivery.
         session_idle: idle time after which a session is closed.
+        strict_order: messages leave in the order in which they were submitted, whatever becomes of each: the next is
+            not tried before its predecessor is done, retries included. Needs a concurrency of 1.
     """
 
     concurrency: int = 4
@@ -53,10 +56,11 @@ class Limits:
     session_deliveries: int = 1_000
     session_age: float = 300.0
     session_idle: float = 30.0
+    strict_order: bool = False
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) <= 0:
+            if name != "strict_order" and getattr(self, name) <= 0:
                 raise ConfigurationError(
                     f"limits.{name}", f"{getattr(self, name)!r} is not positive", "give a number above 0"
                 )
@@ -65,6 +69,12 @@ class Limits:
                 "limits.window",
                 f"{self.window} is less than the concurrency {self.concurrency}",
                 "give each courier room for one",
+            )
+        if self.strict_order and self.concurrency != 1:
+            raise ConfigurationError(
+                "limits.strict_order",
+                f"{self.concurrency} couriers cannot keep an order",
+                "set limits.concurrency to 1",
             )
 
 
@@ -116,21 +126,29 @@ class Transport(ABC):
         address_types: address types it handles, for example ``{"smtp"}``.
         patterns: globs over "type:value" that it handles; a pattern without a known type is an ``smtp`` one
             ("*@example.org"). All transports' patterns are tried in transport order before any types.
-        retry: when a deferred recipient is tried again and for how long.
+        retry: when a deferred recipient is tried again and for how long; ``RetryPolicies`` says so by destination.
         limits: see :class:`Limits`.
         probe: a tenacity wait: how long the whole transport is left alone after an outage, evaluated on the number of
             probes that failed in a row; None for 1, 2, 4 … seconds up to 2 minutes, each varied by a fifth.
         in_doubt: what happens to a recipient that was possibly being sent when a process died: "resend"
             (marked as a possible duplicate) or "hold" (then an extra commit precedes every attempt).
+        throttle: rates, limits for destinations, and hours; none by default, which costs nothing.
+        failover_after: seconds of outage after which what waits moves on to the next transport in its plan; None for
+            never.
+        tightly_coupled: the spool hands work straight to this transport, without the router between (MAPI's tightly
+            coupled store and transport). One transport at most.
     """
 
     name: str
     address_types: Collection[str]
     patterns: Sequence[str] = ()
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy | RetryPolicies = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=Limits)
     probe: wait_base | None = None
     in_doubt: Literal["resend", "hold"] = "resend"
+    throttle: Throttle = field(default_factory=Throttle)
+    failover_after: float | None = None
+    tightly_coupled: bool = False
 
     @abstractmethod
     def open(self) -> Session:
