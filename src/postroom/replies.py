@@ -1,297 +1,266 @@
 """What a remote reply means for a recipient: the one table for SMTP, LMTP, HTTP and exceptions.
 
-Read the tables from the top: the first row that matches decides. The functions below them are pure, so that a
-transport only has to say what was answered and when. Errors are temporary unless a row says otherwise.
+A table is a list of rows (:class:`~postroom.reply_rows.ReplyRow`), those of the transport's ``replies=`` before the
+built-in ones (:mod:`postroom.reply_tables`); the first row that matches decides. Everything here is pure, so that
+a transport only has to say what was answered and when. Errors are temporary unless a row says otherwise.
 """
 
 import re
-import smtplib
-import socket
-import ssl
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from postroom.errors import TransportDown
-from postroom.outcomes import MAX_REPLY_TEXT, Deferred, Delivered, Failed, Outcome, Relayed, Reply
+from postroom.errors import ConfigurationError, TransportDown
+from postroom.outcomes import Deferred, Delivered, Failed, Outcome, Relayed, Reply
+from postroom.reply_reading import exception_reply, hinted_wait, one_line, smtp_reply
+from postroom.reply_rows import OPENING, REFUSALS, TRANSACTION, Phase, ReplyRow, Verdict
+from postroom.reply_tables import EXCEPTION_NAMES, HTTP_TABLE, SMTP_TABLE
 
 __all__ = [
-    "EXCEPTION_TABLE",
+    "EXCEPTION_NAMES",
     "HTTP_TABLE",
     "SMTP_TABLE",
-    "ExceptionRow",
-    "HttpRow",
     "Phase",
-    "SmtpRow",
+    "ReplyRow",
+    "ReplyTable",
     "Verdict",
     "exception_reply",
-    "http_outcome",
-    "http_verdict",
+    "hinted_wait",
+    "http_table",
     "one_line",
-    "smtp_outcome",
     "smtp_reply",
-    "smtp_verdict",
+    "smtp_table",
+    "written",
 ]
 
 
-class Phase(Enum):
-    """What an SMTP or LMTP reply answers."""
-
-    GREETING = "connect"
-    HELLO = "EHLO"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
-    MAIL = "MAIL FROM"
-    RCPT = "RCPT TO"
-    DATA = "DATA"
-    CONTENT = "end of data"
-
-
-class Verdict(Enum):
-    """What a reply means."""
-
-    OK = auto()
-    DEFERRED = auto()
-    """Temporary, for what the command was about: a recipient, or the message."""
-    FAILED = auto()
-    """Permanent, likewise."""
-    DOWN = auto()
-    """The messaging system as a whole does not serve us now."""
-    NONSENSE = auto()
-    """No server that is in step answers so. Temporary, and the session cannot be used further."""
-
-
-OK, DEFERRED, FAILED, DOWN, NONSENSE = Verdict
-
-OPENING = frozenset({Phase.GREETING, Phase.HELLO, Phase.STARTTLS, Phase.AUTH})
-ANY = frozenset(Phase)
-MAIL, RCPT, DATA, CONTENT = (
-    frozenset({phase}) for phase in (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpRow:
-    """One row of the SMTP table.
-
-    Attributes:
-        phases: the commands it is about.
-        codes: reply codes, as a regular expression over three digits.
-        verdict: what they mean.
-        status: the enhanced status code (RFC 3463) when the server gave none.
-        given: only when the server's own enhanced status code, "" for none, matches this regular expression.
-        why: the source of the row.
-    """
-
-    phases: frozenset[Phase]
-    codes: str
-    verdict: Verdict
-    status: str
-    why: str
-    given: str = ".*"
-
-
-SMTP_TABLE: tuple[SmtpRow, ...] = (
-    SmtpRow(ANY,     "421",         DOWN,     "4.3.2", "RFC 5321 3.8: the server is closing"),
-    SmtpRow(OPENING, "2..",         OK,       "2.0.0", "RFC 5321 4.2.1"),
-    SmtpRow(OPENING, "...",         DOWN,     "4.3.0", "no message was mentioned: it is about us, or all"),
-    SmtpRow(MAIL,    "53[0458]",    DOWN,     "4.7.0", "RFC 4954 6: our credentials or TLS, not the message"),
-    SmtpRow(MAIL,    "521|454",     DOWN,     "4.3.2", "RFC 7504, RFC 3207 4: it takes no mail, or none now"),
-    SmtpRow(DATA,    "3..",         OK,       "",      "RFC 5321 4.1.1.4: 354, send the content"),
-    SmtpRow(DATA,    "2..",         NONSENSE, "4.5.0", "it answers another command"),
-    SmtpRow(RCPT,    "552",         FAILED,   "5.3.4", "the message is too big", given=r"5\.(2\.3|3\.4)"),
-    SmtpRow(RCPT,    "552",         DEFERRED, "4.5.3", "RFC 5321 4.5.3.1.10: too many recipients is 452"),
-    SmtpRow(ANY,     "2..",         OK,       "2.0.0", "RFC 5321 4.2.1"),
-    SmtpRow(ANY,     "450",         DEFERRED, "4.2.0", "RFC 5321 4.2.3: mailbox busy or blocked for now"),
-    SmtpRow(ANY,     "451",         DEFERRED, "4.3.0", "RFC 5321 4.2.3: local error in processing"),
-    SmtpRow(RCPT,    "452",         DEFERRED, "4.5.3", "RFC 5321 4.5.3.1.10: too many recipients"),
-    SmtpRow(ANY,     "452",         DEFERRED, "4.3.1", "RFC 5321 4.2.3: insufficient storage"),
-    SmtpRow(ANY,     "4..",         DEFERRED, "4.0.0", "RFC 5321 4.2.1: transient negative"),
-    SmtpRow(ANY,     "50[0-4]|555", FAILED,   "5.5.0", "RFC 5321 4.2.3: syntax or parameters refused"),
-    SmtpRow(ANY,     "552",         FAILED,   "5.3.4", "RFC 5321 4.2.3: exceeded storage allocation"),
-    SmtpRow(RCPT,    "553",         FAILED,   "5.1.3", "RFC 5321 4.2.3: mailbox name not allowed"),
-    SmtpRow(ANY,     "5..",         FAILED,   "5.0.0", "RFC 5321 4.2.1: permanent negative"),
-    SmtpRow(ANY,     "...",         NONSENSE, "4.5.0", "not a reply to what was sent"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRow:
-    """One row of the HTTP table.
-
-    Attributes:
-        statuses: HTTP status codes, as a regular expression over three digits.
-        verdict: what they mean for the recipient.
-        status: the enhanced status code (RFC 3463) that stands for it in reports.
-        why: the source of the row.
-    """
-
-    statuses: str
-    verdict: Verdict
-    status: str
-    why: str
-
-
-HTTP_TABLE: tuple[HttpRow, ...] = (
-    HttpRow("2..",             OK,       "2.0.0", "RFC 9110 15.3"),
-    HttpRow("410",             FAILED,   "5.1.6", "RFC 9110 15.5.11: gone, and likely for good"),
-    HttpRow("301|308",         FAILED,   "5.1.6", "RFC 9110 15.4: it moved for good; mend the address"),
-    HttpRow("413",             FAILED,   "5.3.4", "RFC 9110 15.5.14: content too large"),
-    HttpRow("415|406|422",     FAILED,   "5.6.1", "RFC 9110 15.5: this content is not understood"),
-    HttpRow("400|405|411|414", FAILED,   "5.5.0", "the same request will be refused again"),
-    HttpRow("431|501|505",     FAILED,   "5.5.0", "likewise"),
-    HttpRow("451",             FAILED,   "5.7.1", "RFC 7725: legal reasons"),
-    HttpRow("401|403|407",     DEFERRED, "4.7.0", "credentials are mended by people, in time"),
-    HttpRow("404|421",         DEFERRED, "4.1.0", "RFC 9110 15.5.5: may be temporary (a deployment)"),
-    HttpRow("408|504",         DEFERRED, "4.4.2", "RFC 9110 15.5.9: time-out"),
-    HttpRow("429|503",         DEFERRED, "4.3.2", "RFC 6585 4: too many requests; Retry-After counts"),
-    HttpRow("507",             DEFERRED, "4.3.1", "RFC 4918 11.5: insufficient storage"),
-    HttpRow("5..",             DEFERRED, "4.3.0", "RFC 9110 15.6: the server failed"),
-    HttpRow("...",             DEFERRED, "4.5.0", "anything else is temporary"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ExceptionRow:
-    """What an exception while talking to a remote system is called on the record.
-
-    It is the transport that knows whether it was the whole system (``TransportDown``) or one destination
-    (``Deferred``). All are temporary.
-    """
-
-    exception: type[BaseException]
-    status: str
-    text: str
-
-
-EXCEPTION_TABLE: tuple[ExceptionRow, ...] = (
-    ExceptionRow(ssl.SSLCertVerificationError,     "4.7.5", "TLS certificate not accepted"),
-    ExceptionRow(ssl.SSLError,                     "4.7.5", "TLS failed"),
-    ExceptionRow(socket.gaierror,                  "4.4.3", "host name not resolved"),
-    ExceptionRow(ConnectionRefusedError,           "4.4.1", "connection refused"),
-    ExceptionRow(smtplib.SMTPAuthenticationError,  "4.7.8", "authentication refused"),
-    ExceptionRow(smtplib.SMTPNotSupportedError,    "4.7.4", "security feature not offered"),
-    ExceptionRow(smtplib.SMTPResponseException,    "4.3.0", "refused"),
-    ExceptionRow(smtplib.SMTPServerDisconnected,   "4.4.2", "connection lost"),
-    ExceptionRow(smtplib.SMTPException,            "4.5.0", "protocol error"),
-    ExceptionRow(TimeoutError,                     "4.4.2", "timed out"),
-    ExceptionRow(ConnectionError,                  "4.4.2", "connection lost"),
-    ExceptionRow(OSError,                          "4.4.1", "network error"),
-    ExceptionRow(BaseException,                    "4.3.0", "error"),
-)  # fmt: skip
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` on one line without control characters, cut to ``MAX_REPLY_TEXT`` characters."""
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(text.split())[:MAX_REPLY_TEXT]
-
-
-_ENHANCED = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?=\s|$)")
-
-
-def smtp_reply(code: int, lines: list[str], remote: str = "") -> Reply:
-    """Return the record of an SMTP reply.
-
-    An enhanced status code is taken from the text where its class agrees with ``code`` (RFC 2034 section 4)
-    and is removed from every line that carries it.
+class ReplyTable:
+    """The rows that are in effect for one transport. Immutable, thread-safe.
 
     Args:
-        code: the reply code.
-        lines: the text of each line, without the code.
-        remote: the host that said it.
+        built_in: the protocol's rows; the last of those about replies matches every code.
+        own: rows that are tried before them, for whatever is no success. Before MAIL, and before a connection
+            stands, they can only say ``TRANSPORT_DOWN`` (SMTP).
+
+    Attributes:
+        rows: all rows in the order in which they are tried.
     """
-    first = _ENHANCED.match(lines[0]) if lines else None
-    if first is None or int(first[1]) != code // 100:
-        return Reply(one_line(" ".join(lines)), "", code, remote)
-    status = first[0]
-    text = " ".join(line.removeprefix(status).strip() for line in lines)
-    return Reply(one_line(text), status, code, remote)
+
+    def __init__(self, built_in: Sequence[ReplyRow], own: Sequence[ReplyRow] = ()) -> None:
+        self.rows: tuple[ReplyRow, ...] = (*own, *built_in)
+        self._built_in = tuple(built_in)
+        # Bounded, since the other side chooses codes and status codes.
+        self._candidates: Callable[[int, str, Phase], tuple[ReplyRow, ...]] = lru_cache(maxsize=512)(
+            self._find_candidates
+        )
+
+    def _find_candidates(self, code: int, status: str, phase: Phase) -> tuple[ReplyRow, ...]:
+        found: list[ReplyRow] = []
+        for row in self._built_in if phase in OPENING else self.rows:
+            if row.matches(code, status, phase):
+                found.append(row)
+                if not row.is_conditional:
+                    break
+        return tuple(found)
+
+    def row(  # noqa: PLR0913 - what the columns of the table are about
+        self, code: int, status: str, phase: Phase, *, text: str = "", attempts: int = 0, asked: bool = False
+    ) -> ReplyRow:
+        """Return the row that decides about a reply.
+
+        Args:
+            code: the reply code, 100 to 599.
+            status: the server's enhanced status code, or "".
+            phase: what was answered.
+            text: what was said.
+            attempts: attempts made before this one.
+            asked: the other side said when to come back.
+        """
+        candidates = self._candidates(code, status, phase)
+        if len(candidates) == 1:
+            return candidates[0]
+        return next(row for row in candidates if row.holds(text, attempts, asked=asked))
+
+    def verdict(self, code: int, status: str, phase: Phase) -> Verdict:
+        """Return what a reply means of which nothing more is known."""
+        return self.row(code, status, phase).means
+
+    def outcome(
+        self,
+        reply: Reply,
+        phase: Phase,
+        *,
+        success: type[Relayed | Delivered] = Relayed,
+        attempts: int = 0,
+        retry_after: float | None = None,
+    ) -> Outcome:
+        """Return what a reply means for the recipients that it is about.
+
+        A missing enhanced status code is filled in, and one whose class disagrees with the outcome is corrected.
+
+        Args:
+            reply: what the other side said.
+            phase: what was answered.
+            success: ``Relayed`` for a relay, ``Delivered`` where the other side is the last hop.
+            attempts: attempts made before this one.
+            retry_after: seconds after which the other side said to come back (RFC 9110 section 10.2.3), or None.
+
+        Raises:
+            TransportDown: the reply is about the whole messaging system.
+        """
+        asked = retry_after is not None
+        row = self.row(reply.code or 0, reply.status, phase, text=reply.text, attempts=attempts, asked=asked)
+        if row.means is Verdict.OK:
+            return success(_fitted(reply, row))
+        return _outcome(row, reply, phase, retry_after)
+
+    def exception_outcome(self, error: BaseException, phase: Phase, reply: Reply) -> Outcome:
+        """Return what an exception means for the recipients of the attempt.
+
+        Args:
+            error: what was raised.
+            phase: during which step.
+            reply: its record, as :func:`exception_reply` makes it.
+
+        Raises:
+            TransportDown: it concerns the whole messaging system.
+        """
+        return _outcome(self._exception_row(error, phase, reply), reply, None, None)
+
+    def outage(self, error: BaseException, remote: str) -> TransportDown:
+        """Return what to raise for an exception after which there is no session (SMTP)."""
+        reply = exception_reply(error, remote)
+        return TransportDown(str(reply), self._exception_row(error, Phase.CONNECT, reply).retry_after)
+
+    def _exception_row(self, error: BaseException, phase: Phase, reply: Reply) -> ReplyRow:
+        return next(row for row in self.rows if row.matches_exception(error, phase, reply.text))
 
 
-@lru_cache(maxsize=512)
-def _smtp_row(code: int, status: str, phase: Phase) -> SmtpRow:
-    text = f"{code:03d}"
-    return next(
-        row
-        for row in SMTP_TABLE
-        if phase in row.phases and re.fullmatch(row.codes, text) and re.fullmatch(row.given, status)
+def _outcome(row: ReplyRow, reply: Reply, phase: Phase | None, asked: float | None) -> Outcome:
+    retry_after = asked
+    if retry_after is None and row.means is Verdict.GREYLISTED:
+        retry_after = hinted_wait(reply.text)
+    if retry_after is None:
+        retry_after = row.retry_after
+    if row.means is Verdict.TRANSPORT_DOWN:
+        raise TransportDown(str(reply) if phase is None else f"{phase.value}: {reply}", retry_after)
+    reply = _fitted(reply, row)
+    if row.means is Verdict.FAILED:
+        return Failed(reply)
+    return Deferred(
+        reply,
+        retry_after,
+        destination_down=row.means is Verdict.DESTINATION_DOWN,
+        greylisted=row.means is Verdict.GREYLISTED,
     )
 
 
-def smtp_verdict(code: int, status: str, phase: Phase) -> Verdict:
-    """Return what the SMTP table says of a reply.
-
-    Args:
-        code: the reply code, 100 to 599.
-        status: the server's enhanced status code, or "".
-        phase: what was answered.
-    """
-    return _smtp_row(code, status, phase).verdict
+def _fitted(reply: Reply, row: ReplyRow) -> Reply:
+    """Return the reply with an enhanced status code whose class fits the outcome."""
+    wanted = row.status_class
+    if not reply.status:
+        status = row.status or ("" if row.means is Verdict.OK else f"{wanted}.0.0")
+        return replace(reply, status=status) if status else reply
+    return reply if reply.status[0] == wanted else replace(reply, status=wanted + reply.status[1:])
 
 
-def smtp_outcome(reply: Reply, phase: Phase, success: type[Relayed | Delivered] = Relayed) -> Outcome:
-    """Return what an SMTP or LMTP reply means for the recipients that it is about.
-
-    A missing enhanced status code is filled in, and one whose class disagrees with the outcome is corrected.
-
-    Args:
-        reply: what the server said.
-        phase: what was answered.
-        success: ``Relayed`` for a relay, ``Delivered`` where the server is the last hop.
+def smtp_table(own: Sequence[ReplyRow] = ()) -> ReplyTable:
+    """Return the table of an SMTP or LMTP transport with ``replies=own``.
 
     Raises:
-        TransportDown: the reply is about the whole messaging system.
+        ConfigurationError: a row can never match, or would undo what the server has taken over.
     """
-    row = _smtp_row(reply.code or 0, reply.status, phase)
-    if row.verdict is Verdict.DOWN:
-        raise TransportDown(f"{phase.value}: {reply}")
-    wanted = {Verdict.OK: "2", Verdict.FAILED: "5"}.get(row.verdict, "4")
-    if not reply.status:
-        reply = Reply(reply.text, row.status, reply.code, reply.remote)
-    elif reply.status[0] != wanted:
-        reply = Reply(reply.text, wanted + reply.status[1:], reply.code, reply.remote)
-    if row.verdict is Verdict.OK:
-        return success(reply)
-    return Failed(reply) if row.verdict is Verdict.FAILED else Deferred(reply)
+    for position, row in enumerate(own):
+        where = f"replies[{position}]"
+        _check_own(where, row)
+        if row.exception is not None:
+            if row.means is not Verdict.TRANSPORT_DOWN:
+                said = f"an SMTP connection that fails is about the whole server, not {row.means}"
+                raise ConfigurationError(f"{where}.means", said, "give transport_down, with retry_after= say")
+            if Phase.CONNECT not in row.phases:
+                raise _unmet(where, "the exception says by itself what failed: leave phases= out")
+            continue
+        if not row.phases & TRANSACTION:
+            raise _unmet(where, "before MAIL every refusal is the server's: match the exception")
+        if row.asked:
+            raise ConfigurationError(f"{where}.asked", "SMTP has no Retry-After", "leave it out")
+        if row.codes != REFUSALS and any(re.fullmatch(row.codes, str(code)) for code in range(200, 400)):
+            raise ConfigurationError(
+                f"{where}.codes", f"{row.codes!r} matches successes, too", "give codes from 400 to 599"
+            )
+    return ReplyTable(SMTP_TABLE, [replace(row, codes=_FROM_400) if _is_open(row) else row for row in own])
 
 
-@lru_cache(maxsize=128)
-def _http_row(status: int) -> HttpRow:
-    text = f"{status:03d}"
-    return next(row for row in HTTP_TABLE if re.fullmatch(row.statuses, text))
+def http_table(own: Sequence[ReplyRow] = ()) -> ReplyTable:
+    """Return the table of a webhook transport with ``replies=own``.
 
+    A row about a success (a receiver that answers 200 and says in the text that it failed) must name its ``codes``.
 
-def http_verdict(status: int) -> Verdict:
-    """Return what the HTTP table says of a status code (100 to 599; redirects not followed)."""
-    return _http_row(status).verdict
-
-
-def http_outcome(
-    status: int, retry_after: float | None = None, *, text: str = "", remote: str = ""
-) -> Outcome:
-    """Return what an HTTP status code means for the recipient.
-
-    Args:
-        status: the HTTP status code, 100 to 599.
-        retry_after: seconds of the Retry-After header (RFC 9110 section 10.2.3), or None.
-        text: what the server said, for the record.
-        remote: the host that said it.
+    Raises:
+        ConfigurationError: a row can never match.
     """
-    row = _http_row(status)
-    reply = Reply(one_line(text), row.status, status, remote)
-    if row.verdict is Verdict.OK:
-        return Delivered(reply)
-    return Failed(reply) if row.verdict is Verdict.FAILED else Deferred(reply, retry_after)
+    for position, row in enumerate(own):
+        where = f"replies[{position}]"
+        _check_own(where, row)
+        wanted = {Phase.REQUEST} if row.exception is None else {Phase.REQUEST, Phase.CONNECT}
+        if not row.phases & wanted:
+            raise _unmet(where, "HTTP has the phases CONNECT (exceptions only) and REQUEST")
+        if row.given != "*":
+            raise ConfigurationError(f"{where}.given", "HTTP has no enhanced status codes", "leave it out")
+    return ReplyTable(HTTP_TABLE, own)
 
 
-def exception_reply(error: BaseException, remote: str = "") -> Reply:
-    """Return the record of an exception that was raised while talking to ``remote``."""
-    row = next(row for row in EXCEPTION_TABLE if isinstance(error, row.exception))
-    if isinstance(error, smtplib.SMTPResponseException):
-        said = error.smtp_error
-        lines = (said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).splitlines()
-        reply = smtp_reply(error.smtp_code, lines, remote)
-        return Reply(one_line(f"{row.text}: {reply.text}"), reply.status or row.status, reply.code, remote)
-    return Reply(one_line(f"{row.text}: {error}" if str(error) else row.text), row.status, None, remote)
+_FROM_400 = "[45].."
+
+
+def _is_open(row: ReplyRow) -> bool:
+    return row.exception is None and row.codes == REFUSALS
+
+
+def _check_own(where: str, row: ReplyRow) -> None:
+    if not isinstance(row, ReplyRow):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise ConfigurationError(where, f"{row!r} is no row", "give ReplyRow(…)")
+    if row.means in {Verdict.OK, Verdict.NONSENSE}:
+        known = ", ".join(each for each in Verdict if each not in {Verdict.OK, Verdict.NONSENSE})
+        raise ConfigurationError(
+            f"{where}.means", f"{row.means} is not for own rows", f"give one of: {known}"
+        )
+    if row == ReplyRow(row.means, retry_after=row.retry_after, status=row.status, why=row.why):
+        remedy = "say which: codes=, given=, text=, phases= or exception="
+        raise ConfigurationError(where, "it would match every refusal", remedy)
+
+
+def _unmet(where: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"{where}.phases", "it can never match", why)
+
+
+def written(rows: Sequence[ReplyRow]) -> list[tuple[str, str, str, str]]:
+    """Return rows as text for people: the answer, when it counts, what it means, and why."""
+    return [(_answer(row), _condition(row), _meaning(row), row.why) for row in rows]
+
+
+def _answer(row: ReplyRow) -> str:
+    if row.exception is not None:
+        return row.exception.__qualname__
+    given = "" if row.given == "*" else f" {row.given}"
+    return row.codes + given + (f" /{row.text}/" if row.text else "")
+
+
+def _condition(row: ReplyRow) -> str:
+    parts: list[str] = []
+    if row.phases != frozenset(Phase):
+        named = {OPENING: "before MAIL", TRANSACTION: "from MAIL on", OPENING | TRANSACTION: ""}
+        parts.append(named.get(row.phases, ", ".join(each.value for each in Phase if each in row.phases)))
+    if row.attempts is not None:
+        parts.append("first attempt" if row.attempts == 1 else f"first {row.attempts} attempts")
+    if row.asked:
+        parts.append("with Retry-After")
+    if row.exception is not None and row.text:
+        parts.append(f"/{row.text}/")
+    return "; ".join(filter(None, parts))
+
+
+def _meaning(row: ReplyRow) -> str:
+    status = f" {row.status}" if row.status else ""
+    wait = f", after {row.retry_after:g} s" if row.retry_after is not None else ""
+    return row.means.replace("_", " ") + status + wait

@@ -427,11 +427,33 @@ def test_tls(
         assert session.noop()
         session.close()
         assert [message.tls for message in server.messages()] == [True, True]
+        assert {message.cipher for message in server.messages()} == {session.tls}
 
         for context in (None, trusting(trustme.CA())):
             bad = SmtpTransport("127.0.0.1", server.port, security=security, ssl_context=context)
             with pytest.raises(TransportDown, match="TLS certificate not accepted"):
                 bad.open()
+
+
+def test_success_and_failure_go_on_record_with_host_and_tls(
+    tmp_path: Path, authority: trustme.CA, certificate: str
+) -> None:
+    options = ("--engine", "aiosmtpd", "--cert", certificate, "--implicit-tls")
+    with SmtpServer(tmp_path / "r.jsonl", options=options) as server:
+        secure = SmtpTransport("127.0.0.1", server.port, security="tls", ssl_context=trusting(authority))
+        session = secure.open()
+        good = session.send(delivery())
+        # The first is refused before anything is said, the second by the server.
+        bad = session.send(delivery("two words@example.org"))
+        refused = session.send(delivery("@example.org"))
+        session.close()
+        assert isinstance(good, Relayed)
+        assert (good.reply.remote, good.reply.tls) == (secure.remote, server.messages()[0].cipher)
+        assert isinstance(bad, Failed)
+        assert (bad.reply.remote, bad.reply.tls) == ("", "")
+        assert isinstance(refused, Failed)
+        assert (refused.reply.code, refused.reply.remote) == (553, secure.remote)
+        assert refused.reply.tls == good.reply.tls
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -620,6 +642,7 @@ def sink() -> Iterator[int]:
 
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_smtp_sink(sink: int, pipelining: bool) -> None:
+    # It does not offer DSN, and would refuse parameters that it did not offer.
     session = SmtpTransport("127.0.0.1", sink, security="none", pipelining=pipelining).open()
     for _ in range(50):
         assert kinds(session.send(delivery("a@example.org", "b@example.org"))) == ["Relayed", "Relayed"]

@@ -1,10 +1,13 @@
 """The webhook transport against a real HTTP server in another process."""
 
+import errno
 import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,10 +18,11 @@ from standardwebhooks import Webhook
 
 from postroom.addresses import Address, parse_address
 from postroom.delivery import Delivery, Target
-from postroom.errors import SessionStale
+from postroom.errors import SessionStale, TransportDown
 from postroom.outcomes import Deferred, Delivered, Failed, NotMine, Outcome
+from postroom.replies import ReplyRow, Verdict
 from postroom.transports.base import Session
-from postroom.transports.webhook import Timeouts, WebhookTransport
+from postroom.transports.webhook import Timeouts, WebhookTransport, outcome_of, outcome_of_silence
 from postroom.transports.webhook_client import HttpClient
 from postroom.transports.webhook_exchange import NoAnswerError
 from postroom.transports.webhook_guard import AddressGuard, read_networks
@@ -164,6 +168,7 @@ def test_no_answer_is_temporary(receiver: HttpReceiver, how: str) -> None:
     assert outcome.reply.status == ("4.5.0" if how == "garbage" else "4.4.2")
     assert outcome.reply.code is None
     assert outcome.reply.text
+    assert not outcome.destination_down, "it connected: other requests may fare better"
     assert isinstance(send(opened, receiver.url()), Delivered), "the session is still good"
     opened.close()
 
@@ -205,6 +210,61 @@ def test_connection_refused_concerns_the_host(receiver: HttpReceiver, session: S
     assert isinstance(outcome, Deferred)
     assert outcome.reply.status == "4.4.1"
     assert outcome.reply.remote == f"127.0.0.1:{receiver.port}"
+    assert outcome.destination_down
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_receiver_that_says_when_to_come_back_is_left_alone(
+    receiver: HttpReceiver, session: Session, status: int
+) -> None:
+    outcome = send(session, receiver.url(status=status, retry_after=7))
+    assert isinstance(outcome, Deferred)
+    assert (outcome.destination_down, outcome.retry_after) == (True, 7)
+    until = formatdate(time.time() + 3000, usegmt=True)
+    outcome = send(session, receiver.url(status=status, retry_after=until))
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_after is not None
+    assert 2900 < outcome.retry_after <= 3000
+
+
+def test_rows_of_ones_own_decide_first(receiver: HttpReceiver) -> None:
+    own = transport(
+        replies=[
+            ReplyRow(Verdict.FAILED, codes="200", text="ok=false"),
+            ReplyRow(Verdict.FAILED, codes="404", why="our receivers do not come back"),
+            ReplyRow(Verdict.DESTINATION_DOWN, codes="500", text="maintenance", retry_after=600),
+            ReplyRow(Verdict.TRANSPORT_DOWN, codes="401", retry_after=60),
+        ]
+    )
+    assert list(own.reply_table()[:4]) == list(own.replies)
+    opened = own.open()
+    assert isinstance(send(opened, receiver.url(body="ok=false")), Failed)
+    assert isinstance(send(opened, receiver.url(status=404)), Failed)
+    outcome = send(opened, receiver.url(status=500, body="Maintenance"))
+    assert isinstance(outcome, Deferred)
+    assert (outcome.destination_down, outcome.retry_after) == (True, 600)
+    with pytest.raises(TransportDown) as caught:
+        send(opened, receiver.url(status=401))
+    assert caught.value.retry_after == 60
+    # What was posted for another target before is settled now.
+    mixed = outcomes_of(opened, delivery_to(receiver.url("/a"), receiver.url("/b", status=401)))
+    opened.close()
+    assert isinstance(mixed[0], Delivered)
+    assert isinstance(mixed[1], Deferred)
+    assert mixed[1].retry_after == 60
+
+
+def test_a_machine_without_sockets_is_everybodys_outage(
+    session: Session, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("postroom.transports.webhook_wire.socket.socket", exhausted)
+    with pytest.raises(TransportDown, match="Too many open files"):
+        send(session, receiver.url())
+    monkeypatch.undo()
+    assert isinstance(send(session, receiver.url()), Delivered)
 
 
 def test_each_target_has_its_own_outcome(receiver: HttpReceiver, session: Session) -> None:
@@ -371,6 +431,9 @@ def test_a_name_that_does_not_resolve_is_temporary(error: Exception) -> None:
     asking.close()
     assert caught.value.reply.status.startswith("4.")
     assert caught.value.reply.remote == "nowhere.example.org"
+    outcome = outcome_of_silence(caught.value)
+    assert isinstance(outcome, Deferred)
+    assert outcome.destination_down
 
 
 # TLS
@@ -410,7 +473,27 @@ def test_an_unknown_authority_is_a_temporary_failure(secure: HttpReceiver) -> No
     opened.close()
     assert isinstance(outcome, Deferred)
     assert outcome.reply.status == "4.7.5"
+    assert outcome.destination_down
     assert secure.received() == []
+
+
+def test_success_and_failure_go_on_record_with_host_and_tls(
+    secure: HttpReceiver, authority: trustme.CA
+) -> None:
+    tls = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    asking = client(Resolver(["127.0.0.1"], ["127.0.0.1"]), "127.0.0.1", tls=tls, timeouts=QUICK)
+    url = f"https://hooks.example.org:{secure.port}/"
+    first, again = (asking.post(url, {}, b"x") for _ in range(2))
+    version, cipher = first.tls.split(" ")
+    assert version in {"TLSv1.2", "TLSv1.3"}
+    assert cipher.startswith(("TLS_", "ECDHE"))
+    assert again.tls == first.tls, "a connection that was kept"
+    with pytest.raises(NoAnswerError) as caught:
+        asking.post(f"{url}?how=never", {}, b"x")
+    asking.close()
+    assert outcome_of(first, 0.0).reply.tls == first.tls
+    reply = outcome_of_silence(caught.value).reply
+    assert (reply.status, reply.remote, reply.tls) == ("4.4.2", f"hooks.example.org:{secure.port}", first.tls)
 
 
 def test_a_tls_handshake_that_hangs_ends(receiver: HttpReceiver) -> None:
@@ -420,6 +503,7 @@ def test_a_tls_handshake_that_hangs_ends(receiver: HttpReceiver) -> None:
     opened.close()
     assert isinstance(outcome, Deferred)
     assert outcome.reply.status == "4.4.2"
+    assert outcome.destination_down
 
 
 # Aborting

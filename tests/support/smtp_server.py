@@ -7,7 +7,8 @@ stopped or killed by its pid; ``--exit-with-parent`` also ends it when its stand
 
 ``--engine scripted`` (the default) speaks SMTP with PIPELINING, or LMTP, itself, and does what its
 :class:`Script` says.
-``--engine aiosmtpd`` is aiosmtpd: STARTTLS, TLS, AUTH and LMTP as someone else understood them.
+``--engine aiosmtpd`` is aiosmtpd: STARTTLS, TLS, AUTH and LMTP as someone else understood them. With ``--dsn`` it
+offers DSN (RFC 3461), and records the parameters.
 
 In tests, :class:`SmtpServer` starts, scripts, kills and restarts it::
 
@@ -25,7 +26,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,9 @@ class Script:
     def honest(self) -> "Script":
         """Return a script that only offers and records as this one does."""
         return Script(features=self.features, transcript=self.transcript, keep_content=self.keep_content)
+
+
+_DSN_PARAMETER = re.compile(r" (RET|ENVID|NOTIFY|ORCPT)=(\S+)", re.IGNORECASE)
 
 
 class Record:
@@ -355,13 +359,31 @@ async def run_scripted(options: argparse.Namespace, record: Record) -> tuple[Ser
     return server, listening.sockets[0].getsockname()[1]
 
 
+class DsnSMTP(SMTP):
+    """aiosmtpd with the parameters of RFC 3461, which it would refuse: taken out, and kept."""
+
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 - aiosmtpd's name
+        self.dsn = [self._found(arg)]
+        await super().smtp_MAIL(None if arg is None else _DSN_PARAMETER.sub("", arg))
+
+    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802 - aiosmtpd's name
+        self.dsn.append(self._found(arg))
+        await super().smtp_RCPT(None if arg is None else _DSN_PARAMETER.sub("", arg))
+
+    def _found(self, arg: str | None) -> dict[str, str]:
+        return {name.upper(): value for name, value in _DSN_PARAMETER.findall(arg or "")}
+
+
 async def run_aiosmtpd(options: argparse.Namespace, record: Record) -> int:
     class Handler:
         async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
             assert server.transport is not None
+            tls = server.transport.get_extra_info("ssl_object")
             keep = {
-                "tls": server.transport.get_extra_info("ssl_object") is not None,
+                "tls": tls is not None,
+                "cipher": "" if tls is None else f"{tls.version()} {tls.cipher()[0]}",
                 "user": session.authenticated and session.auth_data.login.decode(),
+                "dsn": getattr(server, "dsn", []),
             }
             event = message_event(
                 envelope.original_content,
@@ -373,6 +395,14 @@ async def run_aiosmtpd(options: argparse.Namespace, record: Record) -> int:
             )
             record.add(event | keep)
             return "250 2.0.0 Ok"
+
+    class DsnHandler(Handler):
+        async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
+            self, server: SMTP, session: Any, envelope: Any, hostname: str, responses: list[str]
+        ) -> list[str]:
+            del server, envelope
+            session.host_name = hostname
+            return [*responses[:-1], "250-ENHANCEDSTATUSCODES", "250-DSN", *responses[-1:]]
 
     def authenticate(*arguments: Any) -> AuthResult:
         data = arguments[4]
@@ -392,10 +422,10 @@ async def run_aiosmtpd(options: argparse.Namespace, record: Record) -> int:
         settings["auth_exclude_mechanism"] = options.auth_exclude
     if context is not None and not options.implicit_tls:
         settings |= {"tls_context": context, "require_starttls": True}
-    engine = LMTP if options.lmtp else SMTP
+    engine = LMTP if options.lmtp else DsnSMTP if options.dsn else SMTP
 
     def factory() -> SMTP:
-        return engine(Handler(), **settings)
+        return engine((DsnHandler if options.dsn else Handler)(), **settings)
 
     loop = asyncio.get_running_loop()
     if options.unix:
@@ -449,6 +479,8 @@ class Message:
         content: the content, if it is kept.
         tls: whether it came over TLS (aiosmtpd engine).
         user: who was authenticated (aiosmtpd engine).
+        cipher: TLS version and cipher, as the server sees it (aiosmtpd engine).
+        dsn: the DSN parameters of MAIL and of each RCPT, by name (aiosmtpd engine with ``--dsn``).
     """
 
     id: str
@@ -460,6 +492,8 @@ class Message:
     content: bytes = b""
     tls: bool = False
     user: str = ""
+    cipher: str = ""
+    dsn: Sequence[Mapping[str, str]] = ()
 
 
 class SmtpServer:
@@ -560,6 +594,8 @@ class SmtpServer:
                 event.get("content", "").encode("latin-1"),
                 event.get("tls", False),
                 event.get("user") or "",
+                event.get("cipher", ""),
+                event.get("dsn", ()),
             )
             for event in self.events()
             if event["event"] == "message"
@@ -590,6 +626,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--auth-exclude", nargs="*", default=[], help="mechanisms not to offer (aiosmtpd engine)"
     )
+    parser.add_argument("--dsn", action="store_true", help="offer DSN (aiosmtpd engine)")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input is closed")
     return parser.parse_args()
 

@@ -13,8 +13,11 @@ from postroom.addresses import Address
 from postroom.delivery import Delivery, Target
 from postroom.errors import SessionStale, TransportDown
 from postroom.outcomes import Deferred, Delivered, Failed, Outcome, Relayed
-from postroom.transports.smtp_dialogue import GROUP, Dialogue, OutOfStep, SmtpTimeouts
+from postroom.replies import ReplyRow, Verdict, smtp_table
+from postroom.transports.smtp_commands import GROUP
+from postroom.transports.smtp_dialogue import Dialogue, OutOfStep
 from postroom.transports.smtp_envelope import Features, prepare, seven_bit, stuffed
+from postroom.transports.smtp_timeouts import SmtpTimeouts
 from postroom.transports.smtp_wire import Lost
 
 ALL = Features(pipelining=True, eight_bit=True, smtputf8=True, size=True)
@@ -538,3 +541,58 @@ def test_stuffing_is_undone_by_the_receiver(content: bytes) -> None:
     received = b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:end])
     assert received == (content or b"\r\n")
     assert lines[end + 1 :] == [b""]
+
+
+SAID = st.one_of(
+    st.tuples(
+        st.integers(200, 599).map(str),
+        st.sampled_from(["", "2.0.0", "4.7.1", "4.4.1", "5.1.1"]),
+        st.sampled_from(["", "Greylisted, try again in 5 minutes", "no such tenant", "x"]),
+    ).map(" ".join),
+    st.sampled_from(["250 ok", "354 go", "nonsense", "25", "250-half"]),
+    st.sampled_from([GONE, SILENCE]),
+)
+OWN = smtp_table(
+    [
+        ReplyRow(Verdict.FAILED, codes="4..", text="tenant"),
+        ReplyRow(Verdict.DESTINATION_DOWN, given="4.4.1"),
+        ReplyRow(Verdict.TRANSPORT_DOWN, codes="57."),
+    ]
+)
+
+
+@given(st.lists(SAID, max_size=14), st.integers(1, 4), st.booleans(), st.booleans(), st.booleans())
+def test_whatever_the_server_says_everybody_has_an_outcome_or_nobody_is_charged(
+    said: list[str | Lost], count: int, pipelining: bool, lmtp: bool, own: bool
+) -> None:
+    wire = MemoryWire(*said, *[GONE] * 20)
+    talk = Dialogue(
+        wire,
+        ALL if pipelining else PLAIN,
+        SmtpTimeouts(),
+        table=OWN if own else smtp_table(),
+        lmtp=lmtp,
+        remote="mx:25",
+        tls="TLSv1.3",
+        success=Delivered if lmtp else Relayed,
+    )
+    try:
+        result = outcomes(talk.send(delivery(*(f"r{number}@example.org" for number in range(count)))))
+    except (TransportDown, OutOfStep):
+        assert not talk.usable
+        return
+    assert len(result) == count
+    content_sent = any(octets.endswith(CONTENT + END) for octets in wire.written)
+    refusals = [
+        text for text in said if isinstance(text, str) and (text[0] == "5" or (own and "tenant" in text))
+    ]
+    for outcome in result:
+        assert isinstance(outcome, Relayed | Delivered | Deferred | Failed)
+        assert (outcome.reply.remote, outcome.reply.tls) == ("mx:25", "TLSv1.3")
+        assert outcome.reply.status[0] == (
+            "4" if isinstance(outcome, Deferred) else "5" if isinstance(outcome, Failed) else "2"
+        )
+        if isinstance(outcome, Relayed | Delivered):
+            assert content_sent
+        if isinstance(outcome, Failed):
+            assert refusals

@@ -1,6 +1,7 @@
 import email.utils
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ from postroom.clock import ManualClock
 from postroom.delivery import Delivery, Target
 from postroom.errors import ConfigurationError
 from postroom.outcomes import Deferred, Delivered, Failed
+from postroom.replies import ReplyRow, Verdict
+from postroom.retries import MAX_RETRY_AFTER
 from postroom.routing import Router
 from postroom.transports.webhook import (
-    MAX_RETRY_AFTER,
     Timeouts,
     WebhookTransport,
     outcome_of,
@@ -52,6 +54,7 @@ def test_plain_http_that_a_pattern_brings_is_refused() -> None:
         ({"address_types": {"https", "smtp"}, "allow_http": True}, "address_types"),
         ({"body": "xml"}, "body"),
         ({"secret": "password"}, "secret"),
+        ({"replies": [ReplyRow(Verdict.FAILED)]}, "replies[0]"),
         ({"allow_networks": ["x"]}, "allow_networks[0]"),
         ({"headers": {"Bad Name": "x"}}, "headers['Bad Name']"),
         ({"headers": {"X-A": "x\r\nX-B: y"}}, "headers['X-A']"),
@@ -135,6 +138,23 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert read_retry_after(value, NOW) == seconds
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize(
+    "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+)
+def test_retry_after_in_the_three_forms_of_a_date(
+    form: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RFC 9110 section 5.6.7; the last names no zone and is in UTC all the same.
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert read_retry_after(time.strftime(form, time.gmtime(NOW + 90)), NOW) == 90.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @given(st.text())
 def test_no_retry_after_is_too_broken(value: str) -> None:
     seconds = read_retry_after(value, NOW)
@@ -166,6 +186,7 @@ def test_what_an_answer_means(reply: HttpReply, kind: type) -> None:
         assert reply.location in outcome.reply.text
     if isinstance(outcome, Deferred):
         assert outcome.retry_after == (None if reply.retry_after is None else float(reply.retry_after))
+        assert outcome.destination_down == (reply.code in {429, 503})
 
 
 def test_a_repr_shows_neither_secret_nor_headers() -> None:

@@ -5,26 +5,24 @@ smtplib connects, says EHLO or LHLO, starts TLS and authenticates; the transacti
 serves both, so that nothing read ahead is lost between them.
 """
 
-import base64
 import ipaddress
-import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from postroom.delivery import Delivery
 from postroom.errors import ConfigurationError, TransportDown
 from postroom.outcomes import Delivered, Relayed
-from postroom.replies import exception_reply
+from postroom.replies import ReplyRow, ReplyTable, smtp_table
 from postroom.transports.base import Limits, Outcomes, Session, Transport
-from postroom.transports.smtp_dialogue import Dialogue, OutOfStep, SmtpTimeouts
+from postroom.transports.smtp_client import SmtpClient, tls_of
+from postroom.transports.smtp_dialogue import Dialogue, OutOfStep
 from postroom.transports.smtp_envelope import Features
-from postroom.transports.smtp_wire import Lost, SocketWire, read_reply
+from postroom.transports.smtp_timeouts import SmtpTimeouts
 
 __all__ = ["LmtpTransport", "SmtpSession", "SmtpTimeouts", "SmtpTransport"]
 
@@ -57,10 +55,14 @@ class SmtpTransport(Transport):
         local_hostname: our name in EHLO; None for the machine's own.
         pipelining: use PIPELINING (RFC 2920) where it is offered. A server that gets out of step is not
             pipelined to for an hour.
+        dsn: pass on what the sender wants to be told, to a server that offers DSN (RFC 3461).
+        replies: rows of the reply table that are tried before the built-in ones; see
+            :class:`~postroom.reply_rows.ReplyRow`.
         timeouts: see :class:`SmtpTimeouts`; ``limits.attempt_timeout`` should exceed their sum.
         outcome: what an accepted message becomes: ``Relayed``, or ``Delivered`` where the server is the last
             hop.
         monotonic: the clock by which the hour is measured, in seconds.
+        table: what replies mean: ``replies`` and the built-in rows.
     """
 
     host: str = field(kw_only=False)
@@ -75,9 +77,12 @@ class SmtpTransport(Transport):
     allow_plaintext_auth: bool = False
     local_hostname: str | None = None
     pipelining: bool = True
+    dsn: bool = True
+    replies: Sequence[ReplyRow] = ()
     timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
     outcome: type[Relayed | Delivered] = Relayed
     monotonic: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
+    table: ReplyTable = field(init=False, repr=False, compare=False)
     _pipelining_again: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +114,7 @@ class SmtpTransport(Transport):
             )
         if self.security != "none" and self.ssl_context is None:
             self.ssl_context = ssl.create_default_context()
+        self.table = smtp_table(self.replies)
 
     @property
     def lmtp(self) -> bool:
@@ -127,6 +133,10 @@ class SmtpTransport(Transport):
             TransportDown: no connection, no greeting, no verified TLS, or no authentication.
         """
         return SmtpSession(self)
+
+    def reply_table(self) -> tuple[ReplyRow, ...]:
+        """Return the rows that say what the server's replies mean, in the order in which they are tried."""
+        return self.table.rows
 
     @property
     def may_pipeline(self) -> bool:
@@ -182,8 +192,8 @@ class SmtpSession(Session):
     def __init__(self, transport: SmtpTransport) -> None:
         self._transport = transport
         self._aborted = False
+        self.tls = ""
         self._client, self._dialogue = self._connect()
-        self.tls = _tls(self._client.sock)
 
     def send(self, delivery: Delivery) -> Outcomes:
         """Send one delivery; see :mod:`postroom.transports.smtp_dialogue` for what a failure means.
@@ -225,140 +235,31 @@ class SmtpSession(Session):
                 # An SSLSocket's own shutdown would first drop its TLS state under the reading thread.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def _connect(self) -> tuple["_Client", Dialogue]:
+    def _connect(self) -> tuple[SmtpClient, Dialogue]:
         transport = self._transport
-        client = _Client(transport)
+        client = SmtpClient(transport)
         try:
             client.establish()
         except (OSError, UnicodeError) as error:
             client.close()
-            raise TransportDown(str(exception_reply(error, transport.remote))) from error
+            raise transport.table.outage(error, transport.remote) from error
         except BaseException:
             client.close()
             raise
         if self._aborted:
             client.close()
             raise TransportDown(f"{transport.remote}: aborted")
+        self.tls = tls_of(client.sock)
+        features = Features.from_ehlo(client.esmtp_features)
         dialogue = Dialogue(
             client.wire,
-            Features.from_ehlo(client.esmtp_features),
+            features if transport.dsn else replace(features, dsn=False),
             transport.timeouts,
+            table=transport.table,
             remote=transport.remote,
+            tls=self.tls,
             pipelining=transport.may_pipeline,
             lmtp=transport.lmtp,
             success=transport.outcome,
         )
         return client, dialogue
-
-
-class _Client(smtplib.SMTP):
-    """smtplib's client, reading through the wire that the dialogue goes on with."""
-
-    def __init__(self, transport: SmtpTransport) -> None:
-        self._transport = transport
-        self._wire: SocketWire | None = None
-        if transport.lmtp:
-            self.ehlo_msg = "lhlo"
-        super().__init__(local_hostname=transport.local_hostname or _local_hostname())
-        self._host = transport.host  # what STARTTLS verifies the certificate against
-
-    @property
-    def wire(self) -> SocketWire:
-        """The wire over the present socket; that from before STARTTLS is dropped with what was read ahead."""
-        sock = self.sock
-        if sock is None:
-            raise smtplib.SMTPServerDisconnected("not connected")
-        if self._wire is None or self._wire.sock is not sock:
-            self._wire = SocketWire(sock, self._transport.timeouts.command)
-        return self._wire
-
-    def establish(self) -> None:
-        """Go as far as a server that takes mail, or raise OSError, of which smtplib's errors are."""
-        transport = self._transport
-        code, said = self.connect(transport.host, transport.port)
-        if code != 220:
-            raise smtplib.SMTPConnectError(code, said)
-        self._hello()
-        if transport.security == "starttls":
-            self.starttls(context=transport.ssl_context)
-            self._hello()
-        if transport.username is not None:
-            self._log_in(transport.username, self._password())
-
-    def getreply(self) -> tuple[int, bytes]:
-        """Return a reply's code and text, as smtplib does."""
-        wire = self.wire
-        try:
-            code, lines = read_reply(wire)
-        except Lost as lost:
-            self.close()
-            raise smtplib.SMTPServerDisconnected(lost.why) from lost
-        wire.patience = self._transport.timeouts.command
-        return code, b"\n".join(line[4:].strip() for line in lines)
-
-    def _get_socket(self, host: str, port: int, timeout: float | None) -> socket.socket:
-        del timeout  # smtplib has one for everything
-        transport = self._transport
-        timeouts = transport.timeouts
-        if host.startswith("/"):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(timeouts.connect)
-                sock.connect(host)
-            except OSError:
-                sock.close()
-                raise
-        else:
-            sock = socket.create_connection((host, port), timeouts.connect)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if transport.security == "tls" and transport.ssl_context is not None:
-            sock = transport.ssl_context.wrap_socket(sock, server_hostname=host)
-        self._wire = SocketWire(sock, timeouts.greeting)
-        return sock
-
-    def _hello(self) -> None:
-        code, said = self.ehlo()
-        if code // 100 == 2:
-            return
-        if self._transport.lmtp or self._transport.security == "starttls" or code == 421:
-            raise smtplib.SMTPHeloError(code, said)
-        code, said = self.helo()
-        if code // 100 != 2:
-            raise smtplib.SMTPHeloError(code, said)
-
-    def _password(self) -> str:
-        password = self._transport.password
-        if not callable(password):
-            return password or ""
-        try:
-            return password()
-        except Exception as error:  # whoever keeps the secret is part of the messaging system
-            raise TransportDown(f"the password could not be had: {type(error).__name__}") from error
-
-    def _log_in(self, username: str, password: str) -> None:
-        if username.isascii() and password.isascii():
-            self.login(username, password)
-            return
-        # smtplib encodes credentials as ASCII only; RFC 4616 section 2 wants UTF-8.
-        if "PLAIN" not in self.esmtp_features.get("auth", "").upper().split():
-            raise smtplib.SMTPNotSupportedError(
-                "AUTH PLAIN is not offered, which a password beyond ASCII needs"
-            )
-        token = base64.b64encode(f"\0{username}\0{password}".encode()).decode()
-        code, said = self.docmd("AUTH", f"PLAIN {token}")
-        if code != 235:
-            raise smtplib.SMTPAuthenticationError(code, said)
-
-
-@cache
-def _local_hostname() -> str:
-    """Return this machine's name for EHLO (RFC 5321 section 4.1.4); looked up once, as DNS may be slow."""
-    return smtplib.SMTP().local_hostname
-
-
-def _tls(sock: socket.socket | None) -> str:
-    if not isinstance(sock, ssl.SSLSocket):
-        return ""
-    cipher = sock.cipher()
-    return " ".join(filter(None, (sock.version(), cipher[0] if cipher else None)))

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from postroom.delivery import Delivery
 from postroom.outcomes import Failed, Reply
+from postroom.transports.smtp_dsn import asked_of, mail_parameters, rcpt_parameters
 
 __all__ = ["Envelope", "Features", "prepare", "seven_bit", "stuffed"]
 
@@ -28,6 +29,7 @@ class Features:
         smtputf8: RFC 6531.
         size: whether the SIZE parameter is understood, RFC 1870.
         size_limit: octets of the largest message it takes, 0 when it does not say.
+        dsn: RFC 3461.
     """
 
     pipelining: bool = False
@@ -35,6 +37,7 @@ class Features:
     smtputf8: bool = False
     size: bool = False
     size_limit: int = 0
+    dsn: bool = False
 
     @classmethod
     def from_ehlo(cls, offered: Mapping[str, str]) -> "Features":
@@ -46,6 +49,7 @@ class Features:
             smtputf8="smtputf8" in offered,
             size="size" in offered,
             size_limit=int(limit) if limit.isascii() and limit.isdigit() else 0,
+            dsn="dsn" in offered,
         )
 
 
@@ -58,12 +62,14 @@ class Envelope:
         recipients: for each that can be sent, its position among the targets and its RCPT command line.
         content: the content, dot-stuffed and ended.
         refused: the other recipients, by position.
+        reporting: positions of those whose delivery the server is asked to report on.
     """
 
     mail: bytes
     recipients: tuple[tuple[int, bytes], ...]
     content: bytes
     refused: Mapping[int, Failed]
+    reporting: tuple[int, ...] = ()
 
 
 _SENDABLE = re.compile(
@@ -84,9 +90,9 @@ _NEEDS_8BIT = Failed(
 
 
 @lru_cache(maxsize=4096)
-def _recipient(address: str) -> tuple[bytes | None, bool]:
+def _recipient(address: str, parameters: str) -> tuple[bytes | None, bool]:
     """Return the RCPT command line, or None if the address cannot be sent, and whether it needs SMTPUTF8."""
-    line = f"RCPT TO:<{address}>\r\n".encode(errors="surrogateescape")
+    line = f"RCPT TO:<{address}>{parameters}\r\n".encode(errors="surrogateescape")
     return line if _SENDABLE.fullmatch(address) else None, not address.isascii()
 
 
@@ -97,9 +103,11 @@ def prepare(delivery: Delivery, features: Features) -> Envelope:
         return Envelope(b"", (), b"", dict.fromkeys(range(len(delivery.targets)), fault))
     recipients: list[tuple[int, bytes]] = []
     refused: dict[int, Failed] = {}
+    reporting: list[int] = []
     utf8 = b"SMTPUTF8" in parameters
     for position, target in enumerate(delivery.targets):
-        line, needs_utf8 = _recipient(target.address.value)
+        dsn = rcpt_parameters(delivery, target) if features.dsn else ""
+        line, needs_utf8 = _recipient(target.address.value, dsn)
         if line is None:
             refused[position] = _BAD_RECIPIENT
         elif needs_utf8 and not features.smtputf8:
@@ -107,10 +115,15 @@ def prepare(delivery: Delivery, features: Features) -> Envelope:
         else:
             recipients.append((position, line))
             utf8 = utf8 or needs_utf8
+            if dsn and "success" in asked_of(delivery, target):
+                reporting.append(position)
     if utf8 and b"SMTPUTF8" not in parameters:
         parameters += b" SMTPUTF8"
+    if features.dsn:
+        parameters += mail_parameters(delivery)
     mail = b"MAIL FROM:<%b>%b\r\n" % (delivery.sender.encode(), parameters)
-    return Envelope(mail, tuple(recipients), stuffed(content) if recipients else b"", refused)
+    body = stuffed(content) if recipients else b""
+    return Envelope(mail, tuple(recipients), body, refused, tuple(reporting))
 
 
 def _content(delivery: Delivery, features: Features) -> tuple[Failed | None, bytes, bytes]:

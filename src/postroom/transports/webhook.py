@@ -11,7 +11,8 @@ What a receiver gets, besides the body (:mod:`postroom.transports.webhook_body`)
 =====================  ====================================================================================
 
 What an answer means is in :data:`postroom.replies.HTTP_TABLE`. A receiver that cannot be reached concerns its
-host alone: the outcome is ``Deferred`` and never ``TransportDown``.
+host alone: the outcome is ``Deferred(destination_down=True)``. ``TransportDown`` is for what concerns all hosts, as
+when this machine has no socket left.
 """
 
 import email.utils
@@ -19,15 +20,17 @@ import re
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Literal
 
 from postroom.addresses import Address
 from postroom.clock import Clock, SystemClock
 from postroom.delivery import Delivery, Target
-from postroom.errors import ConfigurationError, SessionStale
-from postroom.outcomes import Deferred, Failed, NotMine, Outcome, Reply
-from postroom.replies import http_outcome, one_line
+from postroom.errors import ConfigurationError, SessionStale, TransportDown
+from postroom.outcomes import Deferred, Delivered, Failed, NotMine, Outcome, Reply
+from postroom.replies import Phase, ReplyRow, ReplyTable, http_table, one_line
+from postroom.retries import MAX_RETRY_AFTER
 from postroom.transports.base import Outcomes, Session, Transport
 from postroom.transports.signatures import Secret, read_secrets, signature_headers
 from postroom.transports.webhook_body import JsonBody
@@ -39,8 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Timeouts", "WebhookTransport"]
 
-MAX_RETRY_AFTER = 24 * 60 * 60.0
-"""The longest wait, in seconds, that a receiver's Retry-After may impose."""
+_BUILT_IN = http_table()
 
 SecretChooser = Callable[[Address], Secret | Sequence[Secret] | None]
 
@@ -80,9 +82,12 @@ class WebhookTransport(Transport):
         allow_private: addresses that are not public are connected to (see
             :mod:`postroom.transports.webhook_guard`).
         allow_networks: networks that are connected to although not public, for example ``["10.1.0.0/16"]``.
+        replies: rows of the reply table that are tried before the built-in ones; see
+            :class:`~postroom.reply_rows.ReplyRow`.
         timeouts: see :class:`Timeouts`. The system's resolver has its own.
         tls: the context for https; by default certificates are verified against httpx's bundle.
         clock: where the timestamps come from.
+        table: what answers mean: ``replies`` and the built-in rows.
 
     Raises:
         ConfigurationError: an option is wrong, or httpx is not installed.
@@ -96,9 +101,11 @@ class WebhookTransport(Transport):
     allow_http: bool = False
     allow_private: bool = False
     allow_networks: Sequence[str | IPv4Network | IPv6Network] = ()
+    replies: Sequence[ReplyRow] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     clock: Clock = field(default_factory=SystemClock, repr=False)
+    table: ReplyTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.address_types = _address_types(self.address_types, allow_http=self.allow_http)
@@ -108,6 +115,11 @@ class WebhookTransport(Transport):
         self._keys = () if callable(self.secret) else read_secrets(self.secret)
         self._guard = AddressGuard(self.allow_private, read_networks(self.allow_networks))
         self._tls = _require_client()[1]() if self.tls is None else self.tls
+        self.table = http_table(self.replies)
+
+    def reply_table(self) -> tuple[ReplyRow, ...]:
+        """Return the rows that say what answers mean, in the order in which they are tried."""
+        return self.table.rows
 
     def open(self) -> Session:
         """Return a session; nothing is connected before there is something to send."""
@@ -145,10 +157,17 @@ class WebhookSession(Session):
         if not self.usable:
             raise SessionStale("the session is closed")
         parsed = JsonBody(delivery) if self._transport.body == "json" else None
-        return [
-            self._post(delivery, target, delivery.content if parsed is None else parsed.encode(target))
-            for target in delivery.targets
-        ]
+        outcomes: list[Outcome] = []
+        for target in delivery.targets:
+            body = delivery.content if parsed is None else parsed.encode(target)
+            try:
+                outcomes.append(self._post(delivery, target, body))
+            except TransportDown as down:
+                if not outcomes:
+                    raise
+                # What was posted for the targets before must be settled now, or it would be posted again.
+                outcomes.append(Deferred(Reply(one_line(down.reason), "4.3.0"), down.retry_after))
+        return outcomes
 
     def _post(self, delivery: Delivery, target: Target, body: bytes) -> Outcome:
         kind = target.address.type
@@ -159,13 +178,12 @@ class WebhookSession(Session):
             text = "plain http is not allowed; use https, or allow_http=True"
             return Failed(Reply(text, "5.7.1"))
         headers = self._transport.request_headers(delivery, target, body)
+        table = self._transport.table
         try:
             reply = self._client.post(str(target.address), headers, body)
         except NoAnswerError as error:
-            record = error.reply
-            record = Reply(one_line(record.text), record.status, None, record.remote)
-            return Failed(record) if record.status.startswith("5") else Deferred(record)
-        return outcome_of(reply, self._transport.clock.time())
+            return outcome_of_silence(error, table)
+        return outcome_of(reply, self._transport.clock.time(), table=table, attempts=target.attempts)
 
     def close(self) -> None:
         """Close the connections."""
@@ -178,13 +196,41 @@ class WebhookSession(Session):
         self._client.abort()
 
 
-def outcome_of(reply: HttpReply, now: float) -> Outcome:
-    """Return what an answer means (pure); ``now`` is wall-clock seconds, for a Retry-After with a date."""
+def outcome_of(reply: HttpReply, now: float, *, table: ReplyTable = _BUILT_IN, attempts: int = 0) -> Outcome:
+    """Return what an answer means (pure).
+
+    Args:
+        reply: the answer.
+        now: wall-clock seconds, for a Retry-After with a date.
+        table: what answers mean.
+        attempts: attempts made before this one.
+
+    Raises:
+        TransportDown: a row of one's own says so.
+    """
     text = reply.text
     if 300 <= reply.code < 400 and reply.location is not None:
         text = f"redirects are not followed; it points to {reply.location}"
-    retry_after = read_retry_after(reply.retry_after, now)
-    return http_outcome(reply.code, retry_after, text=text, remote=reply.host)
+    return table.outcome(
+        Reply(one_line(text), "", reply.code, reply.host, reply.tls),
+        Phase.REQUEST,
+        success=Delivered,
+        attempts=attempts,
+        retry_after=read_retry_after(reply.retry_after, now),
+    )
+
+
+def outcome_of_silence(silence: NoAnswerError, table: ReplyTable = _BUILT_IN) -> Outcome:
+    """Return what it means that there was no answer (pure).
+
+    Raises:
+        TransportDown: a row of one's own says so.
+    """
+    record = silence.reply
+    record = Reply(one_line(record.text), record.status, None, record.remote, record.tls)
+    if silence.error is not None:
+        return table.exception_outcome(silence.error, silence.phase, record)
+    return Failed(record) if record.status.startswith("5") else Deferred(record)
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
@@ -201,7 +247,9 @@ def read_retry_after(value: str | None, now: float) -> float | None:
         seconds = float(text)
     else:
         try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - now
+            date = email.utils.parsedate_to_datetime(text)
+            # The form of asctime() names no zone: it is UTC (RFC 9110 section 5.6.7), not that of this machine.
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

@@ -82,6 +82,7 @@ class HttpClient:
 
         Raises:
             NoAnswerError: there was no answer, or the URL or its address is refused.
+            TransportDown: this machine cannot connect to anything.
         """
         parsed = _parse(url)
         host = parsed.netloc.decode("ascii")
@@ -96,17 +97,21 @@ class HttpClient:
                     raise
             return self._exchange(parsed, host, fields, body)
         except httpcore.TimeoutException as error:
-            raise NoAnswerError(exception_reply(TimeoutError(str(error)), host)) from error
+            raise self._unanswered(TimeoutError(str(error)), host) from error
         except httpcore.NetworkError as error:
-            raise NoAnswerError(exception_reply(ConnectionError(str(error)), host)) from error
+            raise self._unanswered(ConnectionError(str(error)), host) from error
         except httpcore.RemoteProtocolError as error:
             if self._wire.received:
-                reply = Reply(f"the answer is incomplete or not HTTP: {error}", "4.5.0", None, host)
+                said, status = f"the answer is incomplete or not HTTP: {error}", "4.5.0"
             else:
-                reply = Reply("connection closed without an answer", "4.4.2", None, host)
-            raise NoAnswerError(reply) from error
+                said, status = "connection closed without an answer", "4.4.2"
+            raise NoAnswerError(Reply(said, status, None, host, self._wire.tls)) from error
         except NoAnswerError as error:
-            raise NoAnswerError(replace(error.reply, remote=host)) from error.__cause__
+            reply = replace(error.reply, remote=host)
+            raise NoAnswerError(reply, error.error, error.phase) from error.__cause__
+
+    def _unanswered(self, error: OSError, host: str) -> NoAnswerError:
+        return NoAnswerError(exception_reply(error, host, self._wire.tls), error)
 
     def _exchange(self, url: httpx.URL, host: str, headers: list[tuple[str, str]], body: bytes) -> HttpReply:
         self._wire.next_request()
@@ -125,6 +130,7 @@ class HttpClient:
                 host=host,
                 retry_after=received.get(b"retry-after"),
                 location=received.get(b"location"),
+                tls=self._wire.tls,
             )
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from postroom.errors import ConfigurationError
 from postroom.outcomes import Reply
+from postroom.reply_rows import Phase
 
 __all__ = ["HttpReply", "NoAnswerError", "Timeouts"]
 
@@ -42,6 +43,7 @@ class HttpReply:
         host: who said it, "host" or "host:port".
         retry_after: the Retry-After header as received, or None.
         location: the Location header as received, or None.
+        tls: how the connection is secured, or "".
     """
 
     code: int
@@ -49,6 +51,7 @@ class HttpReply:
     host: str
     retry_after: str | None = None
     location: str | None = None
+    tls: str = ""
 
 
 class NoAnswerError(Exception):
@@ -56,8 +59,14 @@ class NoAnswerError(Exception):
 
     Attributes:
         reply: what to put on record; a status of class 5 says that trying again cannot help.
+        error: the exception behind it, which the reply table judges; None where ``reply`` says all.
+        phase: when it happened: ``CONNECT`` or ``REQUEST``.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(
+        self, reply: Reply, error: BaseException | None = None, phase: Phase = Phase.REQUEST
+    ) -> None:
         super().__init__(str(reply))
         self.reply = reply
+        self.error = error
+        self.phase = phase

@@ -6,6 +6,7 @@ nothing), one deadline covers the whole exchange, and another thread can cut a h
 """
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
@@ -16,8 +17,9 @@ from typing import Any
 
 import httpcore
 
+from postroom.errors import TransportDown
 from postroom.outcomes import Reply
-from postroom.replies import exception_reply
+from postroom.replies import Phase, exception_reply
 from postroom.transports.webhook_exchange import NoAnswerError
 from postroom.transports.webhook_guard import AddressGuard
 
@@ -25,6 +27,10 @@ __all__ = ["Resolve", "Wire", "system_resolve"]
 
 Resolve = Callable[[str, int], list[tuple[Any, ...]]]
 """Host and port to what :func:`socket.getaddrinfo` returns."""
+
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""This machine has no more sockets or memory: that concerns every host."""
 
 
 def system_resolve(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -47,15 +53,17 @@ class Wire(httpcore.NetworkBackend):
         self._deadline = 0.0
         self._connected = False
         self.received = False
+        self.tls = ""
 
     def begin(self, seconds: float) -> None:
         """Start an exchange that may take so long."""
         self._deadline = time.monotonic() + seconds
 
     def next_request(self) -> None:
-        """Forget what ``connected`` and ``received`` say of the request before."""
+        """Forget what ``connected``, ``received`` and ``tls`` say of the request before."""
         self._connected = False
         self.received = False
+        self.tls = ""
 
     def hurry(self, seconds: float) -> None:
         """Bring the deadline forward."""
@@ -82,6 +90,7 @@ class Wire(httpcore.NetworkBackend):
 
         Raises:
             NoAnswerError: the name does not resolve, its addresses are refused, or none answers.
+            TransportDown: this machine has no socket left.
         """
         del local_address, socket_options
         self._connected = True
@@ -93,7 +102,7 @@ class Wire(httpcore.NetworkBackend):
             share = (until - time.monotonic()) / (len(addresses) - position)
             if share <= 0:
                 break
-            sock = socket.socket(family, kind, protocol)
+            sock = _socket(family, kind, protocol)
             try:
                 self._adopt(sock)
                 sock.settimeout(share)
@@ -104,13 +113,13 @@ class Wire(httpcore.NetworkBackend):
                 self.release(sock)
             else:
                 return _Stream(sock, self)
-        raise NoAnswerError(exception_reply(problem)) from problem
+        raise _unreachable(problem) from problem
 
     def _permitted(self, host: str, port: int) -> list[tuple[Any, ...]]:
         try:
             answers = self._resolve(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label too long for the resolver
-            raise NoAnswerError(exception_reply(error)) from error
+            raise _unreachable(error) from error
         permitted: list[tuple[Any, ...]] = []
         refusal = "it has no address"
         for answer in answers:
@@ -163,6 +172,7 @@ class _Stream(httpcore.NetworkStream):
     def __init__(self, sock: socket.socket, wire: Wire) -> None:
         self._sock = sock
         self._wire = wire
+        self._tls = ""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _translated(httpcore.ReadTimeout, httpcore.ReadError):
@@ -172,6 +182,7 @@ class _Stream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._wire.tls = self._tls
         with _translated(httpcore.WriteTimeout, httpcore.WriteError):
             view = memoryview(buffer)
             while view:
@@ -191,7 +202,8 @@ class _Stream(httpcore.NetworkStream):
             wrapped.do_handshake()
         except (OSError, ValueError) as error:  # ValueError: a host name that no certificate can carry
             self.close()
-            raise NoAnswerError(exception_reply(error)) from error
+            raise _unreachable(error) from error
+        self._tls = " ".join(filter(None, (wrapped.version(), (wrapped.cipher() or ("",))[0])))
         return self
 
     def get_extra_info(self, info: str) -> Any:
@@ -203,6 +215,19 @@ class _Stream(httpcore.NetworkStream):
         if left <= 0:
             raise TimeoutError("the time for the whole exchange is over")
         self._sock.settimeout(left)
+
+
+def _socket(family: int, kind: int, protocol: int) -> socket.socket:
+    try:
+        return socket.socket(family, kind, protocol)
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise TransportDown(f"no socket: {error.strerror}") from error
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> NoAnswerError:
+    return NoAnswerError(exception_reply(error), error, Phase.CONNECT)
 
 
 def _is_readable(sock: socket.socket) -> bool:
