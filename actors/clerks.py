@@ -1,0 +1,121 @@
+"""Clerks: threads that do the follower's errands, which may block on the spool and on other people's code."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from postroom.reports.following import Done, Follower
+from postroom.stores.base import Followup
+
+__all__ = ["Clerks", "Errand"]
+
+WAITING_PER_CLERK: Final = 8
+"""Errands that wait in memory for each clerk at most; the others wait in the spool."""
+
+
+@dataclass(eq=False, slots=True)
+class Errand:
+    """One followup on its way through the follower. Changed by the follower's thread only.
+
+    Attributes:
+        followup: as it stands in the spool.
+        step: who has it: the store (leasing, answering) or a clerk (working).
+        since: monotonic seconds of the last step.
+        done: what became of it, once that is known.
+        store: the incarnation of the store that was told of it last.
+    """
+
+    followup: Followup
+    step: Literal["leasing", "working", "answering"]
+    since: float
+    done: Done | None = None
+    store: int = 0
+
+
+class Clerks:
+    """Some clerks for errands of one sort, started when they are needed. Used by one thread.
+
+    Args:
+        name: of the threads.
+        size: how many clerks there may be.
+        make: makes the follower of a clerk, in the clerk's thread.
+        worked: told each errand and what became of it, in the clerk's thread; must not raise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        make: Callable[[], Follower],
+        worked: Callable[[Errand, Done | BaseException], None],
+    ) -> None:
+        self._name = name
+        self._size = size
+        self._make = make
+        self._worked = worked
+        self._inbox: queue.SimpleQueue[Errand | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._followers: list[Follower] = []
+        self._closed = False
+        self.held = 0
+
+    @property
+    def capacity(self) -> int:
+        """Errands that may be in memory, waiting or worked on."""
+        return self._size * (WAITING_PER_CLERK + 1)
+
+    @property
+    def room(self) -> int:
+        """Errands that may still be given."""
+        return self.capacity - self.held
+
+    def give(self, errand: Errand) -> None:
+        """Have an errand done; it was counted with :meth:`reserve`."""
+        self._inbox.put(errand)
+        if len(self._threads) < min(self._size, self.held):
+            thread = threading.Thread(
+                target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def reserve(self) -> None:
+        """Count an errand that is about to be given."""
+        self.held += 1
+
+    def release(self) -> None:
+        """Count an errand that is over, whether it was given or not."""
+        self.held -= 1
+
+    def close(self, timeout: float) -> bool:
+        """Let the clerks end, what waits undone; return whether they have within ``timeout`` seconds."""
+        self._closed = True
+        for _ in self._threads:
+            self._inbox.put(None)
+        for follower in list(self._followers):
+            follower.interrupt()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        follower: Follower | None = None
+        while (errand := self._inbox.get()) is not None and not self._closed:
+            outcome: Done | BaseException
+            try:
+                if follower is None:
+                    follower = self._make()
+                    self._followers.append(follower)
+                outcome = follower.perform(errand.followup)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the clerk goes on
+                outcome = error
+            if not self._closed:
+                self._worked(errand, outcome)
+            # Nothing of a message is kept while the clerk waits for the next.
+            del errand, outcome
+        if follower is not None:
+            follower.close()
