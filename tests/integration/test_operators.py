@@ -1,19 +1,22 @@
 """How operators act on what waits, and what becomes of a message that makes trouble."""
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from postroom import Limits, MemoryTransport, RetryPolicy, Spooler, State
+from postroom import Limits, MemoryTransport, RetryPolicy, Selection, Spooler, State, operating
+from postroom.active_queue import ActiveQueue, Job
 from postroom.delivery import Delivery
 from postroom.errors import InTransit, NotQueued, UnknownMessage
 from postroom.outcomes import Deferred, Delivered, Reply
 from postroom.stores.driver import sqlite3
 from postroom.transports.base import Outcomes
-from tests.support.spooling import SENDER, Gatekeeper, deliveries_by_id, message, settled, until
+from tests.support.spooling import PATIENCE, SENDER, Gatekeeper, deliveries_by_id, message, settled, until
 
 MANY = 100_000
 ONE = Limits(concurrency=1)
@@ -24,6 +27,31 @@ def send(spooler: Spooler, name: object = "", *, hold: bool = False) -> str:
 
 
 # Operators
+
+
+def test_what_is_on_its_way_into_memory_can_be_recalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    admit, ask = ActiveQueue.admit, operating.ask
+
+    def admit_late(queue: ActiveQueue, jobs: Sequence[Job]) -> list[Job]:
+        assert told.wait(PATIENCE)
+        return admit(queue, jobs)
+
+    def ask_and_tell(context: Any, letter: Any, what: str, **more: Any) -> object:
+        answer = ask(context, letter, what, **more)
+        if what == "cancel":
+            told.set()
+        return answer
+
+    with Spooler(tmp_path / "spool.db", [MemoryTransport()]) as spooler:
+        spooler.order("pause", Selection(transport="memory"))
+        monkeypatch.setattr(ActiveQueue, "admit", admit_late)
+        monkeypatch.setattr(operating, "ask", ask_and_tell)
+        assert spooler.cancel(send(spooler)) == (0,)
+        monkeypatch.undo()
+        settled(spooler)
 
 
 def test_hold_release_cancel_retry(tmp_path: Path) -> None:
@@ -140,7 +168,8 @@ def test_poison_is_held_after_three_crashes_and_others_go_on(tmp_path: Path) -> 
         poison = send(spooler, "poison")
 
         def crashed(times: int) -> bool:
-            return len(spooler.status(poison).recipients[0].history) == times
+            history = spooler.status(poison).recipients[0].history
+            return sum(attempt.outcome == "crashed" for attempt in history) == times
 
         for crashes in range(1, 4):
             until(partial(crashed, crashes), "a crash")
@@ -152,7 +181,11 @@ def test_poison_is_held_after_three_crashes_and_others_go_on(tmp_path: Path) -> 
         assert recipient.reply is not None
         assert "poison" in recipient.reply.text
         assert "LookupError" in recipient.reply.text
-        assert all("what this content does" in (attempt.detail or "") for attempt in recipient.history)
+        assert all(
+            "what this content does" in (attempt.detail or "")
+            for attempt in recipient.history
+            if attempt.outcome == "crashed"
+        )
         assert "Traceback" in (recipient.history[-1].detail or "")
         assert "poison" in spooler.explain(poison)[0].rule
         harmless.set()
@@ -204,7 +237,7 @@ def test_a_hung_courier_is_abandoned_and_its_late_report_is_void(tmp_path: Path)
         (recipient,) = status.recipients
         assert recipient.in_doubt
         assert recipient.attempts == 2
-        assert [attempt.outcome for attempt in recipient.history] == ["deferred"]
+        assert [attempt.outcome for attempt in recipient.history] == ["deferred", "delivered"]
         assert "abandoned" in recipient.history[0].reply.text
         until(
             lambda: not any("courier-memory-1" in thread.name for thread in threading.enumerate()), "its end"
