@@ -1,13 +1,13 @@
 """What became of a message, and what it waits for: public values made from the record."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from postroom.addresses import Address
 from postroom.ids import format_id
+from postroom.options import RecipientOptions
 from postroom.outcomes import Reply
 from postroom.recipients import State
-from postroom.stores.base import Attempt, InstanceRow, MessageRecord, RecipientRecord, Standing
+from postroom.stores.base import Attempt, MessageRecord, RecipientRecord
 
 __all__ = [
     "Explanation",
@@ -15,8 +15,15 @@ __all__ = [
     "QueueEntry",
     "RecipientStatus",
     "TransportStatus",
-    "explain_recipient",
+    "message_status",
+    "queue_entry",
+    "recipient_status",
+    "whole_history",
 ]
+
+_NOTHING = RecipientOptions()
+_HAPPY = frozenset({State.DELIVERED, State.RELAYED, State.ACCEPTED})
+"""States that attempts lead to without leaving a row of history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,15 @@ class RecipientStatus:
         changed: when it last changed, or None.
         reply: what was said last, or None.
         in_doubt: an attempt may have arrived without our learning of it, so there may be a duplicate.
-        history: attempts that did not settle it happily, oldest first.
+        history: everything that happened to it, oldest first: each attempt, each action of an operator (its outcome is
+            "operator"), and, where it ended well, the end.
+        original: the address that it had at first, None when it still has it.
+        alternatives: where it turns to, in this order, when the address fails.
+        via: the distribution lists that it came from, outermost first.
+        expires: when it stops being tried, None when only the retry policy says so; for those not settled.
+        waits_for: the id of the message that must be done first because of its ordering key, or None.
+        reported: the sender was told of its end.
+        duration: seconds that the last attempt took, or None.
     """
 
     index: int
@@ -46,11 +61,24 @@ class RecipientStatus:
     reply: Reply | None
     in_doubt: bool = False
     history: tuple[Attempt, ...] = ()
+    original: Address | None = None
+    alternatives: tuple[Address, ...] = ()
+    via: tuple[str, ...] = ()
+    expires: float | None = None
+    waits_for: str | None = None
+    reported: bool = False
+    duration: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MessageStatus:
-    """Where a message stands. Times are wall-clock seconds, sizes octets."""
+    """Where a message stands. Times are wall-clock seconds, sizes octets.
+
+    Attributes beyond the obvious:
+        tenant: whose share of the transports it uses.
+        ordering_key: messages with the same one never overtake each other; None without.
+        content_kept: whether its octets are still there.
+    """
 
     id: str
     sender: str
@@ -61,6 +89,9 @@ class MessageStatus:
     priority: int
     expires: float | None
     recipients: tuple[RecipientStatus, ...]
+    tenant: str = ""
+    ordering_key: str | None = None
+    content_kept: bool = False
 
     @property
     def complete(self) -> bool:
@@ -91,7 +122,8 @@ class TransportStatus:
 
     Attributes:
         name: of the transport.
-        status: up, parked, probing, ramping, restarting, starting; stopped when no process delivers.
+        status: up, parked, probing, ramping, restarting, starting; paused by an operator; stopped when no process
+            delivers.
         reason: why it is not up, "" when it is.
         since: when it came to this.
         until: when it is tried again, or None.
@@ -121,10 +153,10 @@ class Explanation:
     Attributes:
         index: the recipient's number.
         address: where it goes.
-        gate: settled, held, remote_report, send_at, retry, no_transport, transport, window, courier, sending,
-            other_process.
+        gate: its name; :mod:`postroom.explaining` has the table.
         until: wall-clock seconds when the gate opens by itself, or None.
         rule: why, in words for people.
+        expires: wall-clock seconds when it is given up if it still waits then, or None.
     """
 
     index: int
@@ -132,15 +164,29 @@ class Explanation:
     gate: str
     until: float | None
     rule: str
+    expires: float | None = None
 
 
 def recipient_status(record: RecipientRecord) -> RecipientStatus:
     """Return the public view of a record."""
+    options = record.options or _NOTHING
     return RecipientStatus(
         record.index, record.address, record.state, record.transport, record.attempts,
         record.due if record.state is State.QUEUED else None, record.changed, record.reply, record.in_doubt,
-        record.history,
+        whole_history(record), options.original, options.alternatives, options.via,
+        None if record.state.is_final else record.expires, None if record.after is None else format_id(record.after),
+        record.reported, record.duration,
     )  # fmt: skip
+
+
+def whole_history(record: RecipientRecord) -> tuple[Attempt, ...]:
+    """Return the history of a recipient with its happy end, which stands on the recipient itself."""
+    if record.state not in _HAPPY or record.changed is None:
+        return record.history
+    end = Attempt(
+        record.changed, record.transport, record.state.label, record.reply or Reply(), record.duration, record.detail
+    )  # fmt: skip
+    return (*record.history, end)
 
 
 def message_status(record: MessageRecord) -> MessageStatus:
@@ -148,6 +194,7 @@ def message_status(record: MessageRecord) -> MessageStatus:
     return MessageStatus(
         format_id(record.key), record.sender, record.subject, record.message_id, record.created, record.size,
         record.priority, record.expires, tuple(recipient_status(recipient) for recipient in record.recipients),
+        record.tenant, record.ordering_key, record.content_kept,
     )  # fmt: skip
 
 
@@ -157,57 +204,3 @@ def queue_entry(message: MessageRecord, recipient: RecipientRecord) -> QueueEntr
         format_id(message.key), message.sender, message.subject, message.created, message.size,
         recipient_status(recipient),
     )  # fmt: skip
-
-
-def explain_recipient(  # noqa: C901, PLR0911, PLR0913 - one return per gate, in the order in which they are passed
-    record: RecipientRecord,
-    *,
-    now: float,
-    node: int | None,
-    standings: Mapping[str, Standing],
-    instances: Mapping[int, InstanceRow],
-    phase: str | None,
-) -> Explanation:
-    """Return the first gate at which a recipient waits. Pure.
-
-    Args:
-        record: the recipient.
-        now: wall-clock seconds.
-        node: this process's instance number, None when it runs no spooler.
-        standings: where the configured transports stand, by name.
-        instances: the processes that share the spool, by number.
-        phase: what this process does with it: "waiting", "sending" or None.
-    """
-
-    def at(gate: str, until: float | None, rule: str) -> Explanation:
-        return Explanation(record.index, record.address, gate, until, rule)
-
-    said = f": {record.reply}" if record.reply is not None and str(record.reply) else ""
-    if record.state.is_final:
-        return at("settled", None, f"{record.state.label}{said}")
-    if record.state is State.HELD:
-        return at("held", None, f"waits until it is released{said or ': submitted with hold'}")
-    if record.state is State.ACCEPTED:
-        return at("remote_report", None, f"the other side took it as {record.remote_id!r} and will report")
-    if phase == "sending":
-        return at("sending", None, f"{record.transport} is sending it now")
-    if record.owner is not None and record.owner != node:
-        other = instances.get(record.owner)
-        who = f"process {other.pid} on {other.host}" if other is not None else f"instance {record.owner}"
-        return at("other_process", None, f"{who} has it")
-    standing = standings.get(record.transport)
-    if standing is None:
-        return at("no_transport", None, f"no process runs a transport named {record.transport!r} now")
-    if record.due is not None and record.due > now:
-        if record.attempts == 0 and record.crashes == 0:
-            return at("send_at", record.due, "submitted with send_at")
-        return at(
-            "retry",
-            record.due,
-            f"the retry policy of {record.transport} after {record.attempts} attempt(s){said}",
-        )
-    if standing.status not in {"up", "ramping"}:
-        return at("transport", standing.until, f"{record.transport} is {standing.status}: {standing.reason}")
-    if phase == "waiting":
-        return at("courier", None, f"waits in memory for a free courier of {record.transport}")
-    return at("window", None, f"due, waits for room in the window of {record.transport}")

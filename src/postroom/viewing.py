@@ -1,24 +1,27 @@
 """Looking at a spool: from the process that runs it, or from any other that can read the file."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from postroom.archive import Archive
 from postroom.clock import Clock, SystemClock
-from postroom.errors import ConfigurationError, UnknownMessage
+from postroom.errors import ConfigurationError, NotRunning, UnknownMessage
+from postroom.explaining import Gate, Scene, explain_recipient
 from postroom.ids import parse_id
+from postroom.pauses import pauses_of
 from postroom.recipients import PENDING_STATES, State
 from postroom.status import (
     Explanation,
     MessageStatus,
     QueueEntry,
-    explain_recipient,
     message_status,
     queue_entry,
 )
-from postroom.stores.base import InstanceRow, MessageRecord, Reader, Standing, Tally
+from postroom.stores.base import InstanceRow, MessageRecord, Order, Reader, Standing, Tally
 from postroom.stores.reader import SqliteReader
 
 __all__ = ["SpoolView", "best_standings"]
@@ -40,6 +43,16 @@ def _no_phase(_key: int, _index: int) -> str | None:
     return None
 
 
+def _paused(standing: Standing, orders: Sequence[Order], now: float) -> Standing:
+    """Return where a transport stands, seen with the pauses; one that does not run is not paused but stopped."""
+    if standing.status == "stopped":
+        return standing
+    for pause in pauses_of(orders, standing.transport):
+        if pause.holds(None, now):
+            return replace(standing, status="paused", reason=pause.rule, until=pause.expires)
+    return standing
+
+
 class SpoolView(AbstractContextManager["SpoolView"]):
     """A read-only look at a spool. Thread-safe; never waits for the writer.
 
@@ -49,12 +62,15 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         node: this process's instance number, when it runs a spooler on the spool.
         standings: where this process's transports stand; by default what running processes have recorded.
         phase: what this process does with a recipient: "waiting", "sending" or None.
+        live: told (transport, destination), what this process's transport actors know to be in the way.
+        failover: seconds of outage after which a transport's work moves on, by name.
+        archive: for sent items; by default one that only reads, where a path is given.
 
     Raises:
         ConfigurationError: there is no such file.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by keyword
         self,
         path: str | Path | Reader,
         *,
@@ -62,6 +78,9 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         node: int | None = None,
         standings: Callable[[], Mapping[str, Standing]] | None = None,
         phase: Callable[[int, int], str | None] | None = None,
+        live: Callable[[str, str], Gate | None] | None = None,
+        failover: Mapping[str, float] | None = None,
+        archive: Archive | None = None,
     ) -> None:
         if isinstance(path, str | Path):
             if not Path(path).is_file():
@@ -77,6 +96,11 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         self._node = node
         self._standings = standings or self._recorded_standings
         self._phase = phase or _no_phase
+        self._live = live
+        self._failover = failover or {}
+        self._archive = archive
+        if archive is None and isinstance(path, str | Path):
+            self._archive = Archive(Path(path), clock=self._clock)
 
     def __enter__(self) -> Self:
         return self
@@ -134,16 +158,33 @@ class SpoolView(AbstractContextManager["SpoolView"]):
             UnknownMessage: there is none with this id (any more).
         """
         record = self.record(message_id)
-        standings = self._standings()
-        instances: dict[int, InstanceRow] = {row.node: row for row in self._reader.instances()}
-        now = self._clock.time()
+        scene = Scene(
+            now=self._clock.time(),
+            node=self._node,
+            standings=self._standings(),
+            instances={row.node: row for row in self._reader.instances()},
+            orders=self._reader.orders(),
+            destinations={(row.transport, row.destination): row for row in self._reader.destinations()},
+            live=self._live,
+            failover=self._failover,
+        )
         return tuple(
             explain_recipient(
-                recipient, now=now, node=self._node, standings=standings, instances=instances,
-                phase=self._phase(record.key, recipient.index),
+                recipient, scene, message=record, phase=self._phase(record.key, recipient.index)
             )
             for recipient in record.recipients
-        )  # fmt: skip
+        )
+
+    @property
+    def archive(self) -> Archive:
+        """Sent items: lists, search and export. From a path it only reads, so that nothing can be erased through it.
+
+        Raises:
+            NotRunning: the view was made without one.
+        """
+        if self._archive is None:
+            raise NotRunning("this view has no archive; open one on the spool's file")
+        return self._archive
 
     def queue(
         self,
@@ -176,8 +217,10 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         return self._reader.tally()
 
     def standings(self) -> Mapping[str, Standing]:
-        """Return where the transports stand, by name."""
-        return self._standings()
+        """Return where the transports stand, by name; "paused" where an operator wants that."""
+        now = self._clock.time()
+        orders = self._reader.orders()
+        return {name: _paused(standing, orders, now) for name, standing in self._standings().items()}
 
     def instances(self) -> tuple[InstanceRow, ...]:
         """Return the processes that share the spool."""

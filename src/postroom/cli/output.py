@@ -106,7 +106,9 @@ def reply_json(reply: Reply | None) -> dict[str, Any] | None:
     """Return a reply as JSON has it."""
     if reply is None:
         return None
-    return {"code": reply.code, "status": reply.status, "text": reply.text, "remote": reply.remote}
+    return {
+        "code": reply.code, "status": reply.status, "text": reply.text, "remote": reply.remote, "tls": reply.tls,
+    }  # fmt: skip
 
 
 def echo_json(document: Mapping[str, Any]) -> None:

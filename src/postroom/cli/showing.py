@@ -10,7 +10,8 @@ from postroom.cli.exits import NO_INPUT, Refusal
 from postroom.cli.options import Place, json_option, place_options
 from postroom.cli.output import dim, echo_json, emphasise, iso, moment, printable, reply_json, size
 from postroom.ids import format_id
-from postroom.status import Explanation
+from postroom.options import MessageOptions
+from postroom.status import Explanation, recipient_status
 from postroom.stores.base import Attempt, MessageRecord, RecipientRecord
 
 __all__ = ["show"]
@@ -51,6 +52,7 @@ def show(place: Place, message_id: str, content: bool, as_json: bool) -> None:
 
 
 def _json(record: MessageRecord, explanations: tuple[Explanation, ...]) -> dict[str, Any]:
+    options = record.options or MessageOptions()
     return {
         "id": format_id(record.key),
         "sender": record.sender,
@@ -62,6 +64,12 @@ def _json(record: MessageRecord, explanations: tuple[Explanation, ...]) -> dict[
         "size": record.size,
         "report": [word for word in record.report.split(",") if word],
         "idempotency_key": record.idempotency_key,
+        "tenant": record.tenant,
+        "ordering_key": record.ordering_key,
+        "ret": options.ret,
+        "envid": options.envid,
+        "window": options.window,
+        "report_of": None if options.report_of is None else format_id(options.report_of),
         "content_kept": record.content_kept,
         "recipients": [
             _recipient_json(recipient, explanation)
@@ -71,31 +79,44 @@ def _json(record: MessageRecord, explanations: tuple[Explanation, ...]) -> dict[
 
 
 def _recipient_json(recipient: RecipientRecord, explanation: Explanation) -> dict[str, Any]:
+    status = recipient_status(recipient)
     return {
         "recipient": recipient.index,
         "address": str(recipient.address),
+        "original": None if status.original is None else str(status.original),
+        "alternatives": [str(address) for address in status.alternatives],
+        "via": list(status.via),
         "transport": recipient.transport,
         "state": recipient.state.label,
         "due": None if recipient.state.is_final else iso(recipient.due),
+        "expires": iso(status.expires),
+        "waits_for": status.waits_for,
         "attempts": recipient.attempts,
         "first_attempt": iso(recipient.first_attempt),
         "changed": iso(recipient.changed),
+        "duration": recipient.duration,
         "in_doubt": recipient.in_doubt,
         "crashes": recipient.crashes,
         "remote_id": recipient.remote_id,
+        "reported": recipient.reported,
         "reply": reply_json(recipient.reply),
         "detail": recipient.detail,
-        "explanation": {"gate": explanation.gate, "until": iso(explanation.until), "rule": explanation.rule},
+        "explanation": {
+            "gate": explanation.gate, "until": iso(explanation.until), "rule": explanation.rule,
+            "expires": iso(explanation.expires),
+        },
         "history": [
             {"at": iso(attempt.at), "transport": attempt.transport, "outcome": attempt.outcome,
-             "reply": reply_json(attempt.reply), "duration": attempt.duration, "detail": attempt.detail}
-            for attempt in recipient.history
+             "reply": reply_json(attempt.reply), "duration": attempt.duration, "detail": attempt.detail,
+             "address": None if attempt.address is None else str(attempt.address)}
+            for attempt in status.history
         ],
     }  # fmt: skip
 
 
 def _echo(record: MessageRecord, explanations: tuple[Explanation, ...]) -> None:
     now = time.time()
+    options = record.options or MessageOptions()
     click.echo(emphasise(f"{format_id(record.key)}  {printable(record.subject) or '(no subject)'}"))
     facts = [
         ("from", printable(record.sender) or "<> (the null reverse-path: no reports)"),
@@ -105,6 +126,11 @@ def _echo(record: MessageRecord, explanations: tuple[Explanation, ...]) -> None:
         ("size", f"{size(record.size)} octets" + ("" if record.content_kept else ", content removed")),
         ("Message-ID", printable(record.message_id)),
         ("key", printable(record.idempotency_key or "")),
+        ("tenant", printable(record.tenant) if record.tenant != record.sender else ""),
+        ("in order", _order_line(record.ordering_key)),
+        ("window", options.window),
+        ("ENVID", printable(options.envid)),
+        ("about", format_id(options.report_of) if options.report_of is not None else ""),
         ("reports", record.report.replace(",", ", ") or "never"),
     ]
     for name, value in facts:
@@ -115,28 +141,64 @@ def _echo(record: MessageRecord, explanations: tuple[Explanation, ...]) -> None:
         _echo_recipient(recipient, explanation, now)
 
 
+def _order_line(key: str | None) -> str:
+    if key is None:
+        return ""
+    # A key that cannot be given stands for a transport that keeps the order of submission.
+    return (
+        f"with all others of the key {key}" if key.isprintable() else "of submission, kept by its transport"
+    )
+
+
 def _echo_recipient(recipient: RecipientRecord, explanation: Explanation, now: float) -> None:
+    status = recipient_status(recipient)
     doubt = "  (in doubt: it may have arrived)" if recipient.in_doubt else ""
     click.echo(
         f"{recipient.index}  {emphasise(printable(str(recipient.address)))}  {recipient.state.label}{doubt}"
     )
-    click.echo(f"   {'transport':<10}{recipient.transport}")
-    if recipient.state.is_final:
-        click.echo(f"   {'settled':<10}{moment(recipient.changed, now)}")
-        click.echo(f"   {'reply':<10}{printable(str(recipient.reply or '-'))}")
+    final = recipient.state.is_final
+    facts = [
+        ("transport", recipient.transport),
+        ("first was", str(status.original or "")),
+        ("from list", " > ".join(status.via)),
+        ("else to", ", ".join(map(str, status.alternatives))),
+        ("settled", moment(recipient.changed, now) if final else ""),
+        ("reply", str(recipient.reply or "-") if final else ""),
+        ("reported", "to the sender" if recipient.reported else ""),
+        ("waits at", "" if final else f"{explanation.gate}: {explanation.rule}"),
+        ("until", moment(explanation.until, now) if explanation.until is not None else ""),
+        ("expires", moment(explanation.expires, now) if explanation.expires is not None else ""),
+        ("attempts", str(recipient.attempts) if recipient.attempts else ""),
+    ]
+    for name, value in facts:
+        if value:
+            click.echo(f"   {name:<10}{printable(value)}")
+    if status.history:
+        click.echo("   history")
+        for attempt in status.history:
+            _echo_attempt(attempt, now)
+    if recipient.detail and not any(attempt.detail == recipient.detail for attempt in status.history):
+        _echo_detail(recipient.detail)
+
+
+def _echo_attempt(attempt: Attempt, now: float) -> None:
+    if attempt.outcome == "operator":
+        click.echo(f"     {moment(attempt.at, now)}  operator: {printable(str(attempt.reply))}")
     else:
-        click.echo(f"   {'waits at':<10}{explanation.gate}: {printable(explanation.rule)}")
-        if explanation.until is not None:
-            click.echo(f"   {'until':<10}{moment(explanation.until, now)}")
-    if recipient.history:
-        click.echo(f"   {'attempts':<10}{recipient.attempts}")
-        for attempt in recipient.history:
-            click.echo(f"     {_attempt_line(attempt, now)}")
-    if recipient.detail:
-        for line in recipient.detail.splitlines():
-            click.echo(dim(f"     {printable(line)}"))
+        parts = [f"{attempt.outcome} by {attempt.transport}"]
+        if attempt.address is not None:
+            parts.append(f"to {attempt.address}")
+        if attempt.duration is not None:
+            parts.append(f"took {attempt.duration:.1f} s")
+        if attempt.reply.tls:
+            parts.append(attempt.reply.tls)
+        click.echo(
+            f"     {moment(attempt.at, now)}  {printable(', '.join(parts))}: {printable(str(attempt.reply))}"
+        )
+    if attempt.detail:
+        _echo_detail(attempt.detail)
 
 
-def _attempt_line(attempt: Attempt, now: float) -> str:
-    took = f", took {attempt.duration:.1f} s" if attempt.duration is not None else ""
-    return f"{moment(attempt.at, now)}  {attempt.outcome} by {attempt.transport}{took}: {printable(str(attempt.reply))}"
+def _echo_detail(detail: str) -> None:
+    for line in detail.splitlines():
+        click.echo(dim(f"       {printable(line)}"))
