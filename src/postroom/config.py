@@ -5,23 +5,40 @@
     [spool]            path, and every field of postroom.Settings
     [metrics]          host, port
     [[transport]]      kind = "smtp" | "lmtp" | "webhook" | "maildir" | "memory" | "log", and its options
-    [transport.limits], [transport.retry], [transport.timeouts]
+    [transport.limits], [transport.retry], [transport.throttle], [transport.probe], [transport.timeouts]
+    [reports]          every field of postroom.ReportPolicy
+    [lists], [names]   distribution lists and an address book
+    [preprocessing], [[preprocessor]], [[sent_hook]]
 
 Durations are "30s", "5m", "4h", "7d" or seconds, sizes "50MiB" or octets, and paths are relative to the file. Secrets
-are named, never written: ``password_env``, ``password_file``, ``secret_env``, ``secret_file``.
-``examples/postroom.toml`` shows all of it.
+are named, never written: ``password_env``, ``password_file``, ``secret_env``, ``secret_file``, ``private_key``.
+``examples/postroom.toml`` shows all of it, and ``docs/configuration.md`` says what it means.
 """
 
+import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from postroom.config_transports import read_transport
+from postroom.config_hooks import (
+    PreprocessorSource,
+    SentHookSource,
+    check_address_types,
+    make_preprocessors,
+    make_sent_hooks,
+    read_preprocessing,
+    read_preprocessor,
+    read_sent_hook,
+)
+from postroom.config_lists import read_lists, read_names
+from postroom.config_reports import Reports, read_reports
+from postroom.config_secrets import SecretSource
+from postroom.config_transports import read_transports
 from postroom.config_values import (
-    SecretSource,
     Section,
+    boolean,
     choice,
     duration,
     endless,
@@ -31,10 +48,11 @@ from postroom.config_values import (
     port,
     string,
 )
-from postroom.errors import ConfigurationError, UsageError
+from postroom.errors import ConfigurationError
+from postroom.expansion import Source
 from postroom.settings import Settings
 from postroom.spooler import Spooler
-from postroom.transports.base import Transport
+from postroom.transports.base import Limits, Transport
 
 __all__ = ["Config", "load"]
 
@@ -46,6 +64,9 @@ SPOOL = {
     "keep_sent": endless,
     "keep_content": duration,
     "lifetime": endless,
+    "expire_held": boolean,
+    "unroutable": choice("raise", "fail"),
+    "search": boolean,
     "submit_timeout": duration,
     "max_waiting_messages": integer,
     "max_waiting_octets": octets,
@@ -53,7 +74,8 @@ SPOOL = {
     "sync_interval": duration,
 }
 METRICS = {"host": string, "port": port}
-SECTIONS = ("spool", "metrics", "transport")
+TABLES = ("spool", "metrics", "reports", "lists", "names", "preprocessing")
+ARRAYS = ("transport", "preprocessor", "sent_hook")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +90,12 @@ class Config:
         metrics_host: interface of the metrics endpoint.
         metrics_port: its port, None for no endpoint.
         secrets: where the transports' secrets come from.
+        reports: who is told what became of a message.
+        lists: where distribution lists come from.
+        names: an address book, or None.
+        preprocessors: in the order in which they run.
+        preprocessing: limits of the stage that runs them, None for its own.
+        sent_hooks: who is told of complete messages.
     """
 
     file: Path
@@ -77,6 +105,12 @@ class Config:
     metrics_host: str
     metrics_port: int | None
     secrets: tuple[SecretSource, ...]
+    reports: Reports
+    lists: tuple[Source, ...] = ()
+    names: Mapping[str, str] | None = None
+    preprocessors: tuple[PreprocessorSource, ...] = ()
+    preprocessing: Limits | None = None
+    sent_hooks: tuple[SentHookSource, ...] = ()
 
     def check_secrets(self) -> None:
         """Read every secret once, so that a missing one shows now and not at the first delivery.
@@ -87,20 +121,30 @@ class Config:
         for secret in self.secrets:
             secret()
 
-    def spooler(self, *, deliver: bool = True) -> Spooler:
-        """Return the spooler that the file describes, not started; see :class:`postroom.Spooler` for ``deliver``.
+    def spooler(self, path: str | os.PathLike[str] | None = None, *, deliver: bool = True) -> Spooler:
+        """Return the spooler that the file describes, not started.
+
+        Args:
+            path: another spool than the file's.
+            deliver: see :class:`postroom.Spooler`. With False no DKIM key is read, and of the code that the file names
+                only preprocessors are imported.
 
         Raises:
-            ConfigurationError: two transports have one name.
+            ConfigurationError: a key cannot be used, an object cannot be imported, or two hooks have one name.
         """
         return Spooler(
-            self.path, self.transports, settings=self.settings, deliver=deliver,
+            self.path if path is None else path, self.transports, settings=self.settings, deliver=deliver,
             metrics_host=self.metrics_host, metrics_port=self.metrics_port if deliver else None,
+            lists=self.lists or None, names=self.names,
+            preprocessors=make_preprocessors(self.preprocessors, deliver=deliver), preprocessing=self.preprocessing,
+            sent_hooks=make_sent_hooks(self.sent_hooks, deliver=deliver), reports=self.reports.make(deliver=deliver),
         )  # fmt: skip
 
 
 def load(path: str | Path) -> Config:
-    """Read and check a configuration file. Nothing is started, and no secret is read.
+    """Read and check a configuration file. Nothing is started, no secret is read, and no code is imported.
+
+    Lists, report templates and certificates are read, and exceptions that reply rows name are imported.
 
     Raises:
         ConfigurationError: the file cannot be read, is not TOML, or says something that cannot be; the error names
@@ -109,34 +153,37 @@ def load(path: str | Path) -> Config:
     file = Path(path)
     document = _parse(file)
     for name in document:
-        if name not in SECTIONS:
+        if name not in (*TABLES, *ARRAYS):
             raise ConfigurationError(
-                f"{file.name}: [{name}]", "is not a known section", guess(name, SECTIONS)
+                f"{file.name}: [{name}]", "is not a known section", guess(name, (*TABLES, *ARRAYS))
             )
+    tables = {name: Section(f"{file.name}: [{name}]", _table(file, document, name)) for name in TABLES}
+    arrays = {name: _sections(file, document, name) for name in ARRAYS}
     folder = file.absolute().parent
-    spool = Section(f"{file.name}: [spool]", _table(file, document, "spool")).read(SPOOL, ["path"])
-    metrics = Section(f"{file.name}: [metrics]", _table(file, document, "metrics")).read(METRICS)
-    transports: list[Transport] = []
-    secrets: list[SecretSource] = []
-    for position, section in enumerate(_sections(file, document), start=1):
-        transport, sources = read_transport(section, folder)
-        if any(other.name == transport.name for other in transports):
-            raise section.error(
-                "name",
-                f"{transport.name!r} is taken",
-                f"give transport {position} a name of its own: name = …",
-            )
-        transports.append(transport)
-        secrets += sources
-    spool_path = folder / Path(spool.pop("path")).expanduser()
-    try:
-        settings = Settings(**spool)
-    except UsageError as error:
-        raise ConfigurationError(f"{file.name}: [spool] {error.field}", error.problem, error.remedy) from None
+    spool = tables["spool"].read(SPOOL, ["path"])
+    metrics = tables["metrics"].read(METRICS)
+    if not arrays["transport"]:
+        raise ConfigurationError(
+            f"{file.name}: [[transport]]", "is missing", 'add one, for example kind = "smtp" with host = …'
+        )
+    transports, secrets = read_transports(arrays["transport"], folder)
+    preprocessors = tuple(read_preprocessor(section, folder) for section in arrays["preprocessor"])
+    check_address_types(preprocessors, transports)
     return Config(
-        file=file, path=spool_path, settings=settings, transports=tuple(transports),
-        metrics_host=metrics.get("host", "127.0.0.1"), metrics_port=metrics.get("port"), secrets=tuple(secrets),
-    )  # fmt: skip
+        file=file,
+        path=folder / Path(spool.pop("path")).expanduser(),
+        settings=tables["spool"].make(lambda: Settings(**spool)),
+        transports=transports,
+        metrics_host=metrics.get("host", "127.0.0.1"),
+        metrics_port=metrics.get("port"),
+        secrets=secrets,
+        reports=read_reports(tables["reports"], folder),
+        lists=read_lists(tables["lists"], folder),
+        names=read_names(tables["names"]),
+        preprocessors=preprocessors,
+        preprocessing=read_preprocessing(tables["preprocessing"], preprocessors=len(preprocessors)),
+        sent_hooks=tuple(map(read_sent_hook, arrays["sent_hook"])),
+    )
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -157,23 +204,17 @@ def _table(file: Path, document: dict[str, Any], name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _sections(file: Path, document: dict[str, Any]) -> list[Section]:
-    """Return the transports' sections; without any the spooler could only accept nothing."""
-    given = document.get("transport", [])
+def _sections(file: Path, document: dict[str, Any], name: str) -> list[Section]:
+    """Return the sections that begin with ``[[name]]``."""
+    given = document.get(name, [])
     if not isinstance(given, list) or not all(
         isinstance(item, dict) for item in cast("Sequence[Any]", given)
     ):
         raise ConfigurationError(
-            f"{file.name}: [transport]",
-            "is one table",
-            "begin each transport with [[transport]], in double brackets",
+            f"{file.name}: [{name}]", "is one table", f"begin each {name} with [[{name}]], in double brackets"
         )
     items = cast("Sequence[dict[str, Any]]", given)
-    if not items:
-        raise ConfigurationError(
-            f"{file.name}: [[transport]]", "is missing", 'add one, for example kind = "smtp" with host = …'
-        )
     return [
-        Section(f"{file.name}: [[transport]] {item.get('name', f'number {position}')}", item)
+        Section(f"{file.name}: [[{name}]] {item.get('name', f'number {position}')}", item)
         for position, item in enumerate(items, start=1)
     ]

@@ -2,35 +2,33 @@
 
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tenacity import stop_after_attempt, stop_after_delay, stop_any, stop_never, wait_exponential
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
-
+from postroom.config_replies import read_replies
+from postroom.config_retries import WAIT, read_retry, read_wait
+from postroom.config_secrets import SecretSource, read_secret
+from postroom.config_throttles import read_throttle
 from postroom.config_values import (
     Reader,
-    SecretSource,
     Section,
-    Unreadable,
     boolean,
     choice,
     duration,
-    endless,
     integer,
-    number,
     octets,
     port,
     string,
     strings,
     table,
+    tables,
 )
-from postroom.errors import UsageError
 from postroom.outcomes import Delivered, Relayed
-from postroom.retries import DAY, HOUR, MINUTE, RetryPolicy, wait_jittered
+from postroom.replies import ReplyRow, ReplyTable, http_table, smtp_table
+from postroom.retries import MINUTE
+from postroom.routing import PREPROCESS
 from postroom.transports.base import Limits, Transport
 from postroom.transports.log import LogTransport
 from postroom.transports.maildir import MaildirTransport
@@ -38,7 +36,7 @@ from postroom.transports.memory import MemoryTransport
 from postroom.transports.smtp import LmtpTransport, SmtpTimeouts, SmtpTransport
 from postroom.transports.webhook import Timeouts, WebhookTransport
 
-__all__ = ["KINDS", "read_transport"]
+__all__ = ["COMMON", "KINDS", "LIMITS", "default_limits", "read_transport", "read_transports"]
 
 LIMITS: Final[Mapping[str, Reader]] = {
     "concurrency": integer,
@@ -50,19 +48,21 @@ LIMITS: Final[Mapping[str, Reader]] = {
     "session_deliveries": integer,
     "session_age": duration,
     "session_idle": duration,
+    "strict_order": boolean,
 }
-RETRY: Final[Mapping[str, Reader]] = {
-    "initial": duration,
-    "max": duration,
-    "jitter": number,
-    "give_up": endless,
-    "attempts": integer,
-}
-PROBE: Final[Mapping[str, Reader]] = {"initial": duration, "max": duration, "jitter": number}
 SMTP_TIMEOUTS: Final[Mapping[str, Reader]] = dict.fromkeys(SmtpTimeouts.__slots__, duration)
 WEBHOOK_TIMEOUTS: Final[Mapping[str, Reader]] = dict.fromkeys(Timeouts.__slots__, duration)
-OUTCOMES: Final = {"relayed": Relayed, "delivered": Delivered}
+OUTCOMES: Final[Mapping[str, type[Relayed | Delivered]]] = {"relayed": Relayed, "delivered": Delivered}
 LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def _outcome(value: Any) -> type[Relayed | Delivered]:
+    return OUTCOMES[choice(*OUTCOMES)(value)]
+
+
+def _level(value: Any) -> int:
+    return logging.getLevelNamesMapping()[choice(*LEVELS)(value).upper()]
+
 
 COMMON: Final[Mapping[str, Reader]] = {
     "kind": string,
@@ -73,6 +73,9 @@ COMMON: Final[Mapping[str, Reader]] = {
     "limits": table,
     "retry": table,
     "probe": table,
+    "throttle": table,
+    "failover_after": duration,
+    "tightly_coupled": boolean,
 }
 PASSWORD: Final[Mapping[str, Reader]] = {"password_env": string, "password_file": string}
 SMTP: Final[Mapping[str, Reader]] = {
@@ -84,8 +87,10 @@ SMTP: Final[Mapping[str, Reader]] = {
     "allow_plaintext_auth": boolean,
     "local_hostname": string,
     "pipelining": boolean,
+    "dsn": boolean,
+    "replies": tables,
     "timeouts": table,
-    "outcome": choice(*OUTCOMES),
+    "outcome": _outcome,
 }
 WEBHOOK: Final[Mapping[str, Reader]] = {
     "body": choice("json", "raw"),
@@ -95,6 +100,7 @@ WEBHOOK: Final[Mapping[str, Reader]] = {
     "allow_http": boolean,
     "allow_private": boolean,
     "allow_networks": strings,
+    "replies": tables,
     "ca_file": string,
     "timeouts": table,
 }
@@ -105,7 +111,7 @@ MAILDIR: Final[Mapping[str, Reader]] = {
     "durable": boolean,
 }
 MEMORY: Final[Mapping[str, Reader]] = {"keep": integer}
-LOG: Final[Mapping[str, Reader]] = {"logger": string, "level": choice(*LEVELS)}
+LOG: Final[Mapping[str, Reader]] = {"logger": string, "level": _level}
 
 KINDS: Final[Mapping[str, tuple[Callable[..., Transport], Mapping[str, Reader], tuple[str, ...]]]] = {
     "smtp": (SmtpTransport, {**SMTP, **PASSWORD}, ("host",)),
@@ -116,6 +122,44 @@ KINDS: Final[Mapping[str, tuple[Callable[..., Transport], Mapping[str, Reader], 
     "log": (LogTransport, LOG, ()),
 }
 """Kind → class, the options that are its own, and those that must be given."""
+
+TABLES: Final[Mapping[str, Callable[[Sequence[ReplyRow]], ReplyTable]]] = {
+    "smtp": smtp_table,
+    "lmtp": smtp_table,
+    "webhook": http_table,
+}
+
+
+def read_transports(
+    sections: Sequence[Section], folder: Path
+) -> tuple[tuple[Transport, ...], tuple[SecretSource, ...]]:
+    """Return the transports in their order, and the secrets that they will ask for.
+
+    Raises:
+        ConfigurationError: as :func:`postroom.config.load`.
+    """
+    transports: list[Transport] = []
+    secrets: list[SecretSource] = []
+    coupled = ""
+    for position, section in enumerate(sections, start=1):
+        transport, sources = read_transport(section, folder)
+        if any(other.name == transport.name for other in transports):
+            raise section.error(
+                "name",
+                f"{transport.name!r} is taken",
+                f"give transport {position} a name of its own: name = …",
+            )
+        if transport.name == PREPROCESS:
+            raise section.error("name", f"{PREPROCESS!r} is the preprocessors' stage", "name it otherwise")
+        if transport.tightly_coupled and coupled:
+            raise section.error(
+                "tightly_coupled", f"{coupled} is so already", "couple one transport, the one used most"
+            )
+        if transport.tightly_coupled:
+            coupled = transport.name
+        transports.append(transport)
+        secrets += sources
+    return tuple(transports), tuple(secrets)
 
 
 def read_transport(section: Section, folder: Path) -> tuple[Transport, list[SecretSource]]:
@@ -130,10 +174,7 @@ def read_transport(section: Section, folder: Path) -> tuple[Transport, list[Secr
     """
     if "kind" not in section.values:
         raise section.error("kind", "is missing", f"add kind = one of: {', '.join(KINDS)}")
-    try:
-        kind = choice(*KINDS)(section.values["kind"])
-    except Unreadable as error:
-        raise section.error("kind", error.problem, error.remedy) from None
+    kind: str = section.convert("kind", choice(*KINDS), section.values["kind"])
     make, own, required = KINDS[kind]
     for key in ("password", "secret"):
         if key in section.values and f"{key}_file" in own:
@@ -143,39 +184,45 @@ def read_transport(section: Section, folder: Path) -> tuple[Transport, list[Secr
     options = section.read({**COMMON, **own}, required)
     del options["kind"]
     secrets = _convert(section, kind, options, folder)
-    try:
-        return make(**options), secrets
-    except UsageError as error:
-        raise section.error(error.field, error.problem, error.remedy) from None
+    return section.make(lambda: make(**options)), secrets
 
 
 def _convert(section: Section, kind: str, options: dict[str, Any], folder: Path) -> list[SecretSource]:
     """Turn what TOML can say into what the constructors want, in place."""
 
-    def inner(key: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
-        return Section(f"{section.where} {key}:", options[key]).read(readers)
+    def inner(key: str) -> Section:
+        return section.inner(key, options[key])
 
     if "limits" in options:
-        limits = inner("limits", LIMITS)
-        options["limits"] = _checked(section, lambda: replace(_default_limits(KINDS[kind][0]), **limits))
+        limits = inner("limits").read(LIMITS)
+        options["limits"] = section.make(lambda: replace(default_limits(KINDS[kind][0]), **limits))
     if "retry" in options:
-        options["retry"] = _policy(section, inner("retry", RETRY))
+        options["retry"] = read_retry(inner("retry"))
     if "probe" in options:
-        options["probe"] = _wait(section, "probe", inner("probe", PROBE), initial=1.0, longest=2 * MINUTE)
+        probe = inner("probe")
+        options["probe"] = read_wait(probe, probe.read(WAIT), initial=1.0, longest=2 * MINUTE)
+    if "throttle" in options:
+        options["throttle"] = read_throttle(inner("throttle"))
+    if "replies" in options:
+        options["replies"] = read_replies(section, options["replies"], TABLES[kind])
     if "timeouts" in options:
-        if kind == "webhook":
-            timeouts = inner("timeouts", WEBHOOK_TIMEOUTS)
-            options["timeouts"] = _checked(section, lambda: Timeouts(**timeouts))
-        else:
-            options["timeouts"] = SmtpTimeouts(**inner("timeouts", SMTP_TIMEOUTS))
+        options["timeouts"] = _timeouts(inner("timeouts"), kind)
     _convert_paths(section, kind, options, folder)
-    if "outcome" in options:
-        options["outcome"] = OUTCOMES[options["outcome"]]
     if "headers" in options:
-        options["headers"] = inner("headers", dict.fromkeys(options["headers"], string))
-    if "level" in options:
-        options["level"] = getattr(logging, options["level"].upper())
-    return [source for key in ("password", "secret") for source in _secret(section, key, options, folder)]
+        options["headers"] = inner("headers").read(dict.fromkeys(options["headers"], string))
+    return [source for key in ("password", "secret") for source in read_secret(section, key, options, folder)]
+
+
+def _timeouts(section: Section, kind: str) -> Timeouts | SmtpTimeouts:
+    if kind == "webhook":
+        webhook = section.read(WEBHOOK_TIMEOUTS)
+        return section.make(lambda: Timeouts(**webhook), _last)
+    smtp = section.read(SMTP_TIMEOUTS)
+    return section.make(lambda: SmtpTimeouts(**smtp))
+
+
+def _last(field: str) -> str:
+    return field.rpartition(".")[2]
 
 
 def _convert_paths(section: Section, kind: str, options: dict[str, Any], folder: Path) -> None:
@@ -188,47 +235,12 @@ def _convert_paths(section: Section, kind: str, options: dict[str, Any], folder:
         options["host"] = str(folder / Path(options["host"]).expanduser())
 
 
-def _default_limits(make: Any) -> Limits:
+def default_limits(make: Any) -> Limits:
     """Return the limits that a transport class has when none are given."""
     (own,) = (field for field in fields(make) if field.name == "limits")
     factory: Any = own.default_factory
     limits: Limits = factory()
     return limits
-
-
-def _checked(section: Section, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except UsageError as error:
-        raise section.error(error.field, error.problem, error.remedy) from None
-
-
-def _wait(
-    section: Section, key: str, given: Mapping[str, Any], *, initial: float, longest: float
-) -> wait_base:
-    """Return a wait that doubles from ``initial`` to ``max``, both in seconds; the last two are the defaults."""
-    initial = given.get("initial", initial)
-    longest = given.get("max", max(longest, initial))
-    if not 0 < initial <= longest:
-        raise section.error(f"{key}: initial", "is not between 0 and max", "give initial less than max")
-    jitter = given.get("jitter", 0.2)
-    if not 0 <= jitter <= 1:
-        raise section.error(
-            f"{key}: jitter", "is not a fraction", "give 0 to 1, as in 0.2 for a fifth either way"
-        )
-    return wait_jittered(wait_exponential(multiplier=initial, min=initial, max=longest), jitter)
-
-
-def _policy(section: Section, given: Mapping[str, Any]) -> RetryPolicy:
-    """Return the exponential schedule of the file; what is left out is as in :class:`RetryPolicy`'s default."""
-    wait = _wait(section, "retry", given, initial=MINUTE, longest=4 * HOUR)
-    give_up = given.get("give_up", 5 * DAY)
-    stop: stop_base = stop_never if give_up is None else stop_after_delay(give_up)
-    if "attempts" in given:
-        if given["attempts"] < 1:
-            raise section.error("retry: attempts", "is less than 1", "give how many attempts there may be")
-        stop = stop_any(stop, stop_after_attempt(given["attempts"]))
-    return RetryPolicy(wait, stop)
 
 
 def _tls(section: Section, file: Path) -> ssl.SSLContext:
@@ -238,14 +250,3 @@ def _tls(section: Section, file: Path) -> ssl.SSLContext:
         raise section.error(
             "ca_file", f"{file}: {error.strerror or error}", "name a file of PEM certificates"
         ) from None
-
-
-def _secret(section: Section, key: str, options: dict[str, Any], folder: Path) -> Iterator[SecretSource]:
-    variable, file = options.pop(f"{key}_env", None), options.pop(f"{key}_file", None)
-    if variable is not None and file is not None:
-        raise section.error(f"{key}_env", f"stands beside {key}_file", "give one of them")
-    if variable is not None or file is not None:
-        which = f"{key}_env" if file is None else f"{key}_file"
-        path = None if file is None else folder / Path(file).expanduser()
-        options[key] = SecretSource(f"{section.where} {which}", variable, path)
-        yield options[key]

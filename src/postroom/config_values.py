@@ -1,38 +1,47 @@
 """Reading the values of a configuration file: each reader takes what TOML gave and returns what the code wants.
 
-A reader raises :class:`Unreadable`; :mod:`postroom.config` adds file, table and key. Pure, but for paths,
-which are made absolute, and secrets, which are read when they are asked for.
+A reader raises :class:`Unreadable`; a :class:`Section` adds file, table and key. Pure.
 """
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from postroom.errors import ConfigurationError
+from postroom.domains import Malformed, canonical_domain
+from postroom.errors import ConfigurationError, UsageError
+from postroom.throttles import Rate, parse_rate
+from postroom.windows import DeliveryWindow, parse_window
 
 __all__ = [
-    "SecretSource",
+    "Reader",
     "Section",
     "Unreadable",
     "boolean",
     "choice",
+    "destination",
     "duration",
+    "durations",
     "endless",
+    "guess",
     "integer",
     "number",
     "octets",
     "parse_duration",
     "port",
+    "rate",
     "string",
     "strings",
     "table",
+    "tables",
+    "types",
+    "unlimited",
+    "window",
 ]
 
 Reader = Callable[[Any], Any]
+T = TypeVar("T")
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
@@ -84,13 +93,38 @@ class Section:
                 raise self.error(key, "is missing", f"add {key} = …")
         read: dict[str, Any] = {}
         for key, value in self.values.items():
-            try:
-                read[key] = readers[key](value)
-            except ConfigurationError as error:
-                raise self.error(f"{key} {error.field}", error.problem, error.remedy) from None
-            except Unreadable as error:
-                raise self.error(key, error.problem, error.remedy) from None
+            read[key] = self.convert(key, readers[key], value)
         return read
+
+    def convert(self, key: str, reader: Callable[[Any], T], value: Any) -> T:
+        """Return a value of this table, read.
+
+        Raises:
+            ConfigurationError: it cannot be.
+        """
+        try:
+            return reader(value)
+        except Unreadable as error:
+            raise self.error(key, error.problem, error.remedy) from None
+
+    def inner(self, key: str, values: Mapping[str, Any]) -> "Section":
+        """Return the table that stands in this one under ``key``."""
+        return Section(f"{self.where} {key}:", values)
+
+    def make(self, build: Callable[[], T], name: Callable[[str], str] = str) -> T:
+        """Return what ``build`` makes of this table's values.
+
+        Args:
+            build: may raise a ``UsageError``.
+            name: from the field that the error names to the key of this table.
+
+        Raises:
+            ConfigurationError: it did; this one names file, table and key, too.
+        """
+        try:
+            return build()
+        except UsageError as error:
+            raise self.error(name(error.field), error.problem, error.remedy) from error
 
 
 def guess(word: str, known: Iterable[str]) -> str:
@@ -152,6 +186,25 @@ def table(value: Any) -> Mapping[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def tables(value: Any) -> Sequence[Mapping[str, Any]]:
+    """Read a list of tables."""
+    if not isinstance(value, list):
+        raise Unreadable(f"{value!r} is not a list", "write [{ key = value, … }, …]")
+    return [table(item) for item in cast("Sequence[Any]", value)]
+
+
+def types(value: Any) -> str | frozenset[str]:
+    """Read a list of address types, or "*" for all of them."""
+    if value == "*":
+        return "*"
+    if isinstance(value, str):
+        raise Unreadable(f"{value!r} is not a list", f'write ["{value}"], or "*" for all types')
+    named = frozenset(name.lower() for name in strings(value))
+    if not named:
+        raise Unreadable("it is empty", 'name at least one, or write "*"')
+    return named
+
+
 def choice(*words: str) -> Reader:
     """Return a reader of one of these words."""
 
@@ -198,6 +251,21 @@ def endless(value: Any) -> float | None:
     return None if value == "forever" else duration(value)
 
 
+def durations(value: Any) -> list[float]:
+    """Read a list of durations above 0."""
+    if not isinstance(value, list) or not value:
+        raise Unreadable(f"{value!r} is not a list of durations", 'write ["5m", "15m", …]')
+    read = [duration(item) for item in cast("Sequence[Any]", value)]
+    if not all(read):
+        raise Unreadable("a wait of 0 is none", "give durations above 0")
+    return read
+
+
+def unlimited(reader: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    """Return a reader that also takes "unlimited", which is None."""
+    return lambda value: None if value == "unlimited" else reader(value)
+
+
 def octets(value: Any) -> int:
     """Read a size: "50MiB", "64KiB", or a number of octets."""
     if isinstance(value, str):
@@ -208,68 +276,37 @@ def octets(value: Any) -> int:
     return integer(value)
 
 
-# Secrets
+# Texts with a grammar of their own
 
 
-class SecretSource:
-    """A secret that lives outside the configuration; calling it reads it, so that a new one is taken up. Thread-safe.
-
-    Once it was read, a file that is unreadable for a while does no harm: what was read last is returned.
-
-    Args:
-        where: names the key that it comes from.
-        variable: the environment variable that holds it, or None.
-        file: the file that holds it (white space around it does not count), or None.
-    """
-
-    def __init__(self, where: str, variable: str | None = None, file: Path | None = None) -> None:
-        self.where = where
-        self.variable = variable
-        self.file = file
-        self._last: str | None = None
-
-    def __repr__(self) -> str:
-        return f"<SecretSource {self.variable or self.file}>"
-
-    def __call__(self, *_: object) -> str:
-        """Return the secret as it is now, whatever it is asked for.
-
-        Raises:
-            ConfigurationError: it cannot be had, and never could.
-        """
-        try:
-            text = self._from_environment() if self.file is None else self._from_file(self.file)
-        except ConfigurationError:
-            if self._last is None:
-                raise
-            return self._last
-        self._last = text
-        return text
-
-    def _from_environment(self) -> str:
-        text = os.environ.get(str(self.variable))
-        if text is None:
-            raise ConfigurationError(
-                self.where, f"the environment has no variable {self.variable}", "set it for this process"
-            )
-        return self._not_empty(text)
-
-    def _from_file(self, file: Path) -> str:
-        try:
-            text = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                self.where,
-                f"{file} cannot be read: {_reason(error)}",
-                "make it readable for this process",
-            ) from None
-        return self._not_empty(text)
-
-    def _not_empty(self, text: str) -> str:
-        if not text:
-            raise ConfigurationError(self.where, "the secret is empty", "put it there")
-        return text
+def rate(value: Any) -> Rate:
+    """Read a rate: "100/min", "5/s burst 20"."""
+    return _understood(parse_rate, value)
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "it is not UTF-8"
+def window(value: Any) -> DeliveryWindow:
+    """Read a delivery window: "Mo-Fr 09:00-17:00 Europe/Berlin"."""
+    return _understood(parse_window, value)
+
+
+def _understood(parse: Callable[[str], T], value: Any) -> T:
+    try:
+        return parse(string(value))
+    except UsageError as error:
+        raise Unreadable(error.problem, error.remedy) from None
+
+
+def destination(value: Any) -> str:
+    """Read the name of a destination or a glob over such names: lower case, and A-labels for a name beyond ASCII."""
+    text = string(value)
+    literal = text.startswith("[") and text.endswith("]")
+    if set("@/ \t") & set(text) or (":" in text and not literal):
+        raise Unreadable(
+            "is neither a domain nor a host", "give what follows the @ of a mailbox, or the host of a URL"
+        )
+    if text.isascii():
+        return text.lower()
+    try:
+        return canonical_domain(text)
+    except Malformed as error:
+        raise Unreadable(error.problem, f"{error.remedy}; in a glob write A-labels (xn--…)") from None

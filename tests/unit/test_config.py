@@ -3,32 +3,57 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.breaker import consecutive_wait
-from postroom.config import SPOOL, load
-from postroom.config_transports import KINDS, LIMITS
+from postroom.config import METRICS, SPOOL, load
+from postroom.config_hooks import COMMON as HOOK
+from postroom.config_hooks import KEY, PREPROCESSING, SENT_HOOK
+from postroom.config_hooks import KINDS as HOOKS
+from postroom.config_lists import MEMBER
+from postroom.config_replies import REPLY
+from postroom.config_reports import REPORTS, TEMPLATES
+from postroom.config_retries import RETRY, WAIT
+from postroom.config_throttles import DESTINATION, THROTTLE
+from postroom.config_transports import COMMON, KINDS, LIMITS
 from postroom.config_values import SECONDS, parse_duration
+from postroom.envelope_recipients import Recipient, Report
 from postroom.errors import ConfigurationError
 from postroom.outcomes import Delivered
+from postroom.preprocessing.dkim import DkimKey, DkimSigner
+from postroom.preprocessing.footers import Footer
+from postroom.replies import ReplyRow
+from postroom.reports.policy import ReportPolicy
+from postroom.retries import DAY, RetryPolicy
 from postroom.settings import MIB, Settings
+from postroom.throttles import DestinationLimits, Throttle
 from postroom.transports.base import Limits
 from postroom.transports.log import LogTransport
 from postroom.transports.maildir import MaildirTransport
 from postroom.transports.smtp import LmtpTransport, SmtpTransport
 from postroom.transports.webhook import WebhookTransport
+from tests.support.config_files import MEMORY, SMTP, SPOOL_ONLY, WEBHOOK
 
 ROOT = Path(__file__).resolve().parents[2]
-SPOOL_ONLY = '[spool]\npath = "spool.db"\n'
-MEMORY = SPOOL_ONLY + '[[transport]]\nkind = "memory"\n'
-SMTP = SPOOL_ONLY + '[[transport]]\nkind = "smtp"\nhost = "mail.example.org"\n'
-WEBHOOK = SPOOL_ONLY + '[[transport]]\nkind = "webhook"\n'
+
+OWN_KEYS = {
+    "password_file",
+    "secret_env",
+    "logger",
+    "keep",
+    "local_hostname",
+    "allow_plaintext_auth",
+    "pipelining",
+    "outcome",
+}
+"""What the example leaves to docs/configuration.md."""
 
 Write = Callable[[str], Path]
 
@@ -47,6 +72,12 @@ def smtp_of(file: Path) -> SmtpTransport:
     (transport,) = load(file).transports
     assert isinstance(transport, SmtpTransport)
     return transport
+
+
+def retry_of(file: Path) -> RetryPolicy:
+    policy = smtp_of(file).retry
+    assert isinstance(policy, RetryPolicy)
+    return policy
 
 
 def test_the_example_says_what_it_seems_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +123,59 @@ def test_what_the_example_comments_out_as_defaults_are_the_defaults(write: Write
     assert config.settings == Settings()
 
 
+def every_key() -> set[str]:
+    tables: list[Mapping[str, object]] = [
+        SPOOL, METRICS, COMMON, LIMITS, RETRY, WAIT, THROTTLE, DESTINATION, REPLY, REPORTS, TEMPLATES, MEMBER,
+        PREPROCESSING, HOOK, KEY, SENT_HOOK,
+        *(own for _, own, _ in KINDS.values()), *(own for own, _ in HOOKS.values()),
+    ]  # fmt: skip
+    return {key for table in tables for key in table}
+
+
+def test_the_example_shows_every_key() -> None:
+    text = (ROOT / "examples/postroom.toml").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\b([a-z_]+)\s*=", text))
+    for header in re.findall(r"^(?:# )?\[([^\]]+)\]", text, re.MULTILINE):
+        shown.update(header.split("."))
+    assert every_key() - OWN_KEYS - shown == set()
+
+
+def test_the_page_about_it_names_every_key() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert every_key() - set(re.findall(r"`([a-z_]+)(?:`| = )", page)) == set()
+
+
+def test_what_the_example_comments_out_can_be_said(tmp_path: Path) -> None:
+    lines = (ROOT / "examples/postroom.toml").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(re.sub(r"^# (?=\[|[a-z_]+ = )", "", line) for line in lines)
+    assert text.count("[[preprocessor]]\n") + text.count("[[preprocessor]] ") == 3
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for kind in Report:
+        (tmp_path / f"{kind}.txt").write_text("Subject: $subject\n\n$failed\n", encoding="utf-8")
+    (tmp_path / "lists.txt").write_text("more: ann@example.org\n", encoding="utf-8")
+    file = tmp_path / "postroom.toml"
+    file.write_text(text, encoding="utf-8")
+    config = load(file)
+    assert config.settings.lifetime == 5 * DAY
+    assert len(config.lists) == 2
+    assert [source.kind for source in config.preprocessors] == ["footer", "python", "dkim"]
+    assert len(config.sent_hooks) == 1
+    assert config.reports.deliver == "myapp.reports:take"
+
+
 def test_every_setting_and_every_limit_can_be_configured() -> None:
     assert set(SPOOL) == {"path"} | {field.name for field in dataclasses.fields(Settings)}
     assert set(LIMITS) == {field.name for field in dataclasses.fields(Limits)}
+    assert set(REPORTS) == {"enabled"} | {field.name for field in dataclasses.fields(ReportPolicy)}
+    assert set(DESTINATION) == {field.name for field in dataclasses.fields(DestinationLimits)}
+    assert set(THROTTLE) == {field.name for field in dataclasses.fields(Throttle)}
+    assert set(KEY) == {field.name for field in dataclasses.fields(DkimKey)}
+    assert set(MEMBER) == {field.name for field in dataclasses.fields(Recipient)}
+    assert len(REPLY) == len(dataclasses.fields(ReplyRow))
+    said = {key for own, _ in HOOKS.values() for key in own} | set(HOOK)
+    assert {
+        field.name for kind in (Footer, DkimSigner) for field in dataclasses.fields(kind) if field.init
+    } <= said
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,10 +185,15 @@ def test_every_option_of_a_transport_is_one_of_its_constructor(kind: str) -> Non
     said_otherwise = {"ca_file", "password_env", "password_file", "secret_env", "secret_file"}
     assert set(own) - said_otherwise <= fields
     assert set(required) <= set(own)
+    not_for_files = {"answer", "clock", "monotonic", "password", "secret", "ssl_context", "tls"}
+    settable = {field.name for field in dataclasses.fields(make) if field.init}  # type: ignore[arg-type]
+    assert settable - not_for_files <= set(own) | set(COMMON)
 
 
 def test_a_small_file_is_enough(write: Write, tmp_path: Path) -> None:
     config = load(write(MEMORY))
+    assert (config.lists, config.names, config.preprocessors, config.sent_hooks) == ((), None, (), ())
+    assert config.reports.policy == ReportPolicy()
     assert config.path == tmp_path / "spool.db"
     assert config.settings == Settings()
     assert config.metrics_port is None
@@ -118,16 +204,18 @@ def test_a_small_file_is_enough(write: Write, tmp_path: Path) -> None:
 
 def test_settings_are_read(write: Write) -> None:
     text = 'keep_sent = "forever"\nkeep_content = "1h30m"\nmax_message_size = "2MiB"\nmax_recipients = 7\n'
+    text += 'expire_held = true\nunroutable = "fail"\nsearch = false\n'
     settings = load(write(SPOOL_ONLY + text + '[[transport]]\nkind = "memory"\n')).settings
     assert settings.keep_sent is None
     assert settings.keep_content == 5400.0
     assert settings.max_message_size == 2 * MIB
     assert settings.max_recipients == 7
+    assert (settings.expire_held, settings.unroutable, settings.search) == (True, "fail", False)
 
 
 def test_retry_is_an_exponential_schedule(write: Write) -> None:
     retry = 'retry = { initial = "1m", max = "4m", jitter = 0.0, give_up = "1h", attempts = 9 }\n'
-    policy = smtp_of(write(SMTP + retry)).retry
+    policy = retry_of(write(SMTP + retry))
     waits = [policy.next_attempt(attempts=n, first_attempt=0.0, now=0.0) for n in range(1, 5)]
     assert waits == [60.0, 120.0, 240.0, 240.0]
     assert policy.next_attempt(attempts=9, first_attempt=0.0, now=0.0) is None
@@ -135,7 +223,7 @@ def test_retry_is_an_exponential_schedule(write: Write) -> None:
 
 
 def test_retry_may_go_on_forever(write: Write) -> None:
-    policy = smtp_of(write(SMTP + 'retry = { give_up = "forever" }\n')).retry
+    policy = retry_of(write(SMTP + 'retry = { give_up = "forever" }\n'))
     assert policy.next_attempt(attempts=10_000, first_attempt=0.0, now=1e9) is not None
 
 
@@ -258,7 +346,19 @@ MISTAKES = [
     (SMTP + "ca_file = 'none.pem'\n", "ca_file: .*none.pem", "PEM"),
     (WEBHOOK + "secret = 'x'\n", "secret: is a secret", "secret_file"),
     (WEBHOOK + "headers = { Host = 'x' }\n", "headers.'Host'.: is set by the transport", "leave it out"),
-    (WEBHOOK + "timeouts = { read = 0 }\n", "timeouts.read: 0.0 is not positive", "above 0"),
+    (WEBHOOK + "timeouts = { read = 0 }\n", "timeouts: read: 0.0 is not positive", "above 0"),
+    (MEMORY + "name = 'preprocess'\n", "'preprocess' is the preprocessors' stage", "otherwise"),
+    (
+        MEMORY + "[[preprocesor]]\nkind = 'dkim'\n",
+        r"\[preprocesor\]: is not a known section",
+        "preprocessor?",
+    ),
+    (
+        SPOOL_ONLY + "unroutable = 'fial'\n" + MEMORY[len(SPOOL_ONLY) :],
+        "'fial' is not possible",
+        "mean fail?",
+    ),
+    (SPOOL_ONLY + "search = 1\n" + MEMORY[len(SPOOL_ONLY) :], "search: 1 is neither true nor", "quotes"),
     (MEMORY + "[[transport]]\nkind = 'memory'\n", "number 2 name: 'memory' is taken", "a name of its own"),
     (
         SPOOL_ONLY + "[[transport]]\nkind = 'maildir'\nroot = 'm'\nfolder = '{x}'\n",
