@@ -1,12 +1,24 @@
 """What one transaction of the store actor consists of, and what follows from it. Plain values and bookkeeping."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from postroom.active_queue import ActiveQueue, Job, Phase
-from postroom.actors.protocol import Accept, Act, Claim, Journal, Reclaim, Settle, Stand
+from postroom.actors.protocol import (
+    Accept,
+    Act,
+    Claim,
+    FollowedUp,
+    Journal,
+    Order,
+    Reclaim,
+    Settle,
+    Stand,
+    StandDestination,
+)
 from postroom.addresses import Address
 from postroom.delivery import Target
+from postroom.lanes import destination_of
 from postroom.recipients import State
 from postroom.stores.base import Accepted, Claimed, Controlled, NewMessage, Settlement
 from postroom.tickets import Ticket
@@ -27,6 +39,9 @@ class Batch:
     journals: list[Journal] = field(default_factory=list[Journal])
     acts: list[Act] = field(default_factory=list[Act])
     stands: list[Stand] = field(default_factory=list[Stand])
+    destinations: list[StandDestination] = field(default_factory=list[StandDestination])
+    followed: list[FollowedUp] = field(default_factory=list[FollowedUp])
+    orders: list[Order] = field(default_factory=list[Order])
 
     @property
     def empty(self) -> bool:
@@ -38,7 +53,9 @@ class Batch:
         """Whether there are only messages to accept and jobs to settle, and no letter that may turn out torn."""
         if self.reclaims or self.claims or self.journals or self.acts or self.stands:
             return False
-        return not any(
+        if self.destinations or self.followed or self.orders:
+            return False
+        return not any(job.added for job in self.jobs) and not any(
             len(letter.messages) > 1 and any(m.idempotency_key is not None for m in letter.messages)
             for letter in self.accepts
         )
@@ -60,7 +77,7 @@ class Batch:
         return grouped
 
 
-def sort_letters(letters: Sequence[object]) -> Batch:  # noqa: C901 - one branch per kind of letter
+def sort_letters(letters: Sequence[object]) -> Batch:  # noqa: C901, PLR0912 - one branch per kind of letter
     """Sort letters by kind; jobs settled before, or twice in the batch, are left out."""
     batch = Batch()
     seen: set[int] = set()
@@ -82,6 +99,12 @@ def sort_letters(letters: Sequence[object]) -> Batch:  # noqa: C901 - one branch
             batch.acts.append(letter)
         elif isinstance(letter, Stand):
             batch.stands.append(letter)
+        elif isinstance(letter, StandDestination):
+            batch.destinations.append(letter)
+        elif isinstance(letter, FollowedUp):
+            batch.followed.append(letter)
+        elif isinstance(letter, Order):
+            batch.orders.append(letter)
         else:
             continue
         batch.letters.append(letter)
@@ -95,11 +118,38 @@ class TornLetterError(Exception):
 def _by_transport(message: NewMessage) -> dict[str, list[int]]:
     """Return the indices of a message's recipients by transport."""
     if len(message.recipients) == 1:
-        return {message.recipients[0].transport: [0]}
+        only = message.recipients[0]
+        return {only.transport: [0]} if only.state is None else {}
     groups: dict[str, list[int]] = {}
     for index, recipient in enumerate(message.recipients):
-        groups.setdefault(recipient.transport, []).append(index)
+        if recipient.state is None:
+            groups.setdefault(recipient.transport, []).append(index)
     return groups
+
+
+def deliveries(targets: Sequence[Target], transport: Transport) -> Iterator[tuple[str, tuple[Target, ...]]]:
+    """Yield (destination, targets) of each delivery: no more than fit, all with the same content.
+
+    They are also at the same destination where the transport looks at destinations.
+    """
+    if len(targets) == 1:
+        yield destination_of(targets[0].address), (targets[0],)
+        return
+    apart = transport.throttle.by_destination
+    groups: dict[tuple[str, int | None], list[Target]] = {}
+    for target in targets:
+        destination = destination_of(target.address) if apart else ""
+        groups.setdefault((destination, target.variant), []).append(target)
+    size = transport.limits.recipients_per_delivery
+    for (destination, _), group in groups.items():
+        for start in range(0, len(group), size):
+            part = tuple(group[start : start + size])
+            yield destination or (destination_of(part[0].address) if len(part) == 1 else ""), part
+
+
+def _at_any(blocked: frozenset[str], message: NewMessage, indices: Sequence[int]) -> bool:
+    """Return whether one of the recipients is at a destination that cannot be tried now, so that it best waits."""
+    return any(destination_of(message.recipients[index].address) in blocked for index in indices)
 
 
 class Effects:
@@ -121,8 +171,9 @@ class Effects:
         self.claims: dict[str, tuple[bool, float | None]] = {}
         self.claimed_jobs: dict[str, list[Job]] = {}
         self.late = 0
+        self.ordered = False
         self.octets = 0
-        self._reserved: list[tuple[ActiveQueue, int]] = []
+        self._reserved: list[tuple[ActiveQueue, int, str]] = []
         self._groups: list[tuple[NewMessage, str, list[int]]] = []
 
     # Accepting
@@ -133,12 +184,14 @@ class Effects:
         """Take room for the recipients that can go at once; returns those that are born owned."""
         owned: set[tuple[int, int]] = set()
         for message in messages:
-            if message.hold or message.due > now:
+            if message.hold or message.due > now or message.ordering_key is not None:
                 continue
             for transport, indices in _by_transport(message).items():
                 queue = queues.get(transport)
-                if queue is not None and queue.reserve(len(indices)):
-                    self._reserved.append((queue, len(indices)))
+                if queue is None or (queue.blocked and _at_any(queue.blocked, message, indices)):
+                    continue
+                if queue.reserve(len(indices), message.tenant):
+                    self._reserved.append((queue, len(indices), message.tenant))
                     self._groups.append((message, transport, indices))
                     for index in indices:
                         owned.add((message.key, index))
@@ -146,8 +199,8 @@ class Effects:
 
     def release_reserved(self) -> None:
         """Undo all reservations."""
-        for queue, count in self._reserved:
-            queue.release(count)
+        for queue, count, tenant in self._reserved:
+            queue.release(count, tenant)
         self._reserved.clear()
         self._groups.clear()
 
@@ -164,6 +217,7 @@ class Effects:
             answers.append(results[position:end])
             self.tickets.append((letter.ticket, answers[-1]))
             position = end
+        self.completed += [result.key for result in results if result.complete]
         refused = {
             id(message)
             for message, result in zip(messages, results, strict=True)
@@ -176,15 +230,27 @@ class Effects:
             if any(len(answer) > 1 and any(result.conflict for result in answer) for answer in answers):
                 raise TornLetterError
             kept: list[tuple[NewMessage, str, list[int]]] = []
-            reserved: list[tuple[ActiveQueue, int]] = []
-            for group, (queue, count) in zip(self._groups, self._reserved, strict=True):
+            reserved: list[tuple[ActiveQueue, int, str]] = []
+            for group, place in zip(self._groups, self._reserved, strict=True):
                 if id(group[0]) in refused:
-                    queue.release(count)
+                    queue, count, tenant = place
+                    queue.release(count, tenant)
                 else:
                     kept.append(group)
-                    reserved.append((queue, count))
+                    reserved.append(place)
             self._groups, self._reserved = kept, reserved
         self._note_unowned()
+        if self._listened:
+            self.changed += [
+                (
+                    Settlement(m.key, index, r.transport, State.QUEUED, r.state, m.created, 0, reply=r.reply),
+                    r.address,
+                )
+                for m in self.fresh
+                if m.followed
+                for index, r in enumerate(m.recipients)
+                if r.state is not None and r.reply is not None
+            ]
 
     def _note_unowned(self) -> None:
         """Remember when the recipients that stay in the spool are due."""
@@ -196,7 +262,7 @@ class Effects:
             if message.hold:
                 continue
             for recipient in message.recipients:
-                if (id(message), recipient.transport) not in taken:
+                if recipient.state is None and (id(message), recipient.transport) not in taken:
                     self.note_due(recipient.transport, message.due)
 
     def note_due(self, transport: str, at: float) -> None:
@@ -209,15 +275,19 @@ class Effects:
         """Return the jobs of the messages born owned, by transport."""
         work: dict[str, list[Job]] = {}
         for message, name, indices in self._groups:
-            size = transports[name].limits.recipients_per_delivery
-            targets = [Target(index, message.recipients[index].address) for index in indices]
-            for start in range(0, len(targets), size):
+            recipients = message.recipients
+            targets = [
+                Target(index, recipients[index].address, options=recipients[index].options)
+                for index in indices
+            ]
+            for destination, part in deliveries(targets, transports[name]):
                 job = Job(
-                    key=message.key, transport=name, epoch=queues[name].epoch, sender=message.sender,
-                    targets=tuple(targets[start : start + size]), content=message.content, size=len(message.content),
-                    created=message.created, due=message.due, recipient_count=len(message.recipients),
-                    priority=message.priority, expires=message.expires, smtputf8=message.smtputf8,
-                    eight_bit=message.eight_bit,
+                    key=message.key, transport=name, epoch=queues[name].epoch, sender=message.sender, targets=part,
+                    content=message.content, size=len(message.content), created=message.created, due=message.due,
+                    recipient_count=len(recipients), priority=message.priority, expires=message.expires,
+                    smtputf8=message.smtputf8, eight_bit=message.eight_bit, tenant=message.tenant,
+                    destination=destination, report=message.report, options=message.options,
+                    followed=message.followed,
                 )  # fmt: skip
                 work.setdefault(name, []).append(job)
         return dict(work)
@@ -247,26 +317,31 @@ class Effects:
         """Make jobs of what was claimed; room for it is there, since only the store actor takes room."""
         self.completed += completed
         self.changed += [(settlement, None) for settlement in gone]
-        size = transport.limits.recipients_per_delivery
         jobs: list[Job] = []
         for claim in claims:
-            queue.take(len(claim.targets))
-            self._reserved.append((queue, len(claim.targets)))
+            queue.take(len(claim.targets), claim.tenant)
+            self._reserved.append((queue, len(claim.targets), claim.tenant))
             jobs += [
                 Job(
-                    key=claim.key, transport=transport.name, epoch=queue.epoch, sender=claim.sender,
-                    targets=claim.targets[start : start + size], content=None, size=claim.size, created=claim.created,
-                    due=claim.due, recipient_count=claim.recipient_count, priority=claim.priority,
-                    expires=claim.expires, smtputf8=claim.smtputf8, eight_bit=claim.eight_bit, crashes=claim.crashes,
+                    key=claim.key, transport=transport.name, epoch=queue.epoch, sender=claim.sender, targets=part,
+                    content=None, size=claim.size, created=claim.created, due=claim.due,
+                    recipient_count=claim.recipient_count, priority=claim.priority, expires=claim.expires,
+                    smtputf8=claim.smtputf8, eight_bit=claim.eight_bit, crashes=claim.crashes, tenant=claim.tenant,
+                    destination=destination, report=claim.report, options=claim.options, followed=claim.followed,
                 )
-                for start in range(0, len(claim.targets), size)
+                for destination, part in deliveries(claim.targets, transport)
             ]  # fmt: skip
         self.claimed_jobs[transport.name] = jobs
 
-    def acted(self, act: Act, result: Controlled) -> None:
-        """Note what an operator's action did."""
-        self.tickets.append((act.ticket, result))
+    def acted(self, key: int, result: Controlled) -> None:
+        """Note what an operator's action did to a message."""
         if result.completed:
-            self.completed.append(act.key)
+            self.completed.append(key)
         self.moved |= result.transports
         self.changed += [(settlement, None) for settlement in result.settlements]
+
+    def moved_on(self, applied: Sequence[Settlement], completed: Sequence[int]) -> None:
+        """Note changes of recipients that nobody had in hand."""
+        self.completed += completed
+        self.changed += [(settlement, None) for settlement in applied]
+        self.moved |= {s.next_transport or s.transport for s in applied if s.state is State.QUEUED}

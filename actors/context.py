@@ -1,6 +1,6 @@
 """What the actors of one spooler share: addresses of each other, queues, settings, instruments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from postroom.active_queue import ActiveQueue
@@ -10,11 +10,11 @@ from postroom.completions import Completions
 from postroom.metrics import Instruments
 from postroom.routing import Router
 from postroom.settings import Settings
-from postroom.stores.base import Reader, Standing, Store
+from postroom.stores.base import Order, Reader, Standing, Store
 from postroom.supervision import Handle
 from postroom.transports.base import Transport
 
-__all__ = ["Context", "Handles"]
+__all__ = ["Audience", "Context", "Handles", "StandingOrders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,25 @@ class Handles:
     notifier: Handle = field(default_factory=Handle)
     timer: Handle = field(default_factory=Handle)
     checkpointer: Handle = field(default_factory=Handle)
+    follower: Handle = field(default_factory=Handle)
     transports: Mapping[str, Handle] = field(default_factory=dict[str, Handle])
+
+
+class StandingOrders:
+    """The standing orders as this process knows them; the store actor replaces them, anybody reads."""
+
+    __slots__ = ("given",)
+
+    def __init__(self) -> None:
+        self.given: Sequence[Order] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything here is safe to use from any thread, except ``store``, which is the store actor's.
 
-    Without ``delivers`` there are no transport actors, and what concerns deliveries is left to other processes.
+    ``coupled`` is the transport, if any, that gets its work straight from the store. Without ``delivers`` there are no
+    transport actors, and what concerns deliveries is left to other processes.
     """
 
     clock: Clock
@@ -48,8 +59,10 @@ class Context:
     completions: Completions
     audience: "Audience"
     delivers: bool = True
+    coupled: str | None = None
     pools: dict[str, CourierPool] = field(default_factory=dict[str, CourierPool])
     standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
+    orders: StandingOrders = field(default_factory=StandingOrders)
 
 
 class Audience:

@@ -8,12 +8,20 @@ letter                from → to             meaning
 ``Journal``           transport → store     write down that these jobs are about to be sent
 ``Claim``             transport → store     hand over due work from the spool
 ``Reclaim``           transport → store     a new incarnation: give back what waits in memory
-``Act``               operators → store     hold, release, cancel or retry
+``Act``               operators → store     do this with these messages
+``Order``             operators → store     give or drop standing orders
+``FollowedUp``        follower → store      a followup is done; a report may go with it
+``StandDestination``  transport → store     this is where a destination stands
+``MoveOn``            transport → store     an outage lasts: what waits goes to the next transport
+``Perform``           operators → store     one bounded step of maintenance
 ``Stand``             transport → store     this is where the transport stands
 ``Housekeep``         timer → store         adopt, purge, heartbeat, look for other processes' work
 ``Checkpointed``      checkpointer → store  the log is copied but for a remainder
 ``Committed``         store → router        work for transports, and new due times
 ``Reroute``           store → router        recipients moved on to these transports
+``FollowupsDue``      store → follower      something is to be done about messages then
+``Ordered``           store → transports    the standing orders have changed
+``Probe``             store → transports    try what is parked at once
 ``Work``              router → transport    jobs, owned and in memory
 ``Claimed``           store → transport     the answer to ``Claim``
 ``Reclaimed``         store → transport     the answer to ``Reclaim``
@@ -29,13 +37,22 @@ letter                from → to             meaning
 ====================  ====================  ===========================================================================
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from postroom.active_queue import Job
 from postroom.addresses import Address
 from postroom.events import Event
-from postroom.stores.base import Control, NewMessage, Settlement, Standing
+from postroom.stores.base import (
+    Action,
+    DestinationStanding,
+    Followup,
+    NewMessage,
+    Settlement,
+    Standing,
+    Store,
+)
+from postroom.stores.base import Order as StandingOrder
 from postroom.supervision import Handle
 from postroom.tickets import Ticket
 
@@ -50,17 +67,25 @@ __all__ = [
     "CourierGone",
     "Due",
     "Ended",
+    "FollowedUp",
+    "FollowupsDue",
     "Happened",
     "Housekeep",
     "Journal",
     "Journalled",
     "Look",
+    "MoveOn",
+    "Order",
+    "Ordered",
+    "Perform",
+    "Probe",
     "Reclaim",
     "Reclaimed",
     "Reroute",
     "Room",
     "Settle",
     "Stand",
+    "StandDestination",
     "WakeAt",
     "Work",
 ]
@@ -112,12 +137,94 @@ class Reclaim:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An operator's action on one message; the ticket gets a :class:`postroom.stores.base.Controlled`."""
+    """An operator's action on messages; the ticket gets a :class:`postroom.stores.base.Controlled` for each.
 
-    action: Control
-    key: int
-    indices: frozenset[int] | None
+    Attributes:
+        action: what.
+        subjects: (number of a message, numbers of its recipients or None for all), few enough for one transaction.
+        ticket: for the answer.
+    """
+
+    action: Action
+    subjects: Sequence[tuple[int, frozenset[int] | None]]
     ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Standing orders to give and to drop; the ticket gets those given, with their numbers, and how many were dropped.
+
+    With ``operation`` it is an entry in the log of operations instead: (action, selection, changed, number or None);
+    the ticket gets its number.
+    """
+
+    give: Sequence[StandingOrder]
+    drop: frozenset[int]
+    ticket: Ticket
+    operation: tuple[Action, str, int, int | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedUp:
+    """A followup is done; the ticket gets whether it still was to be done.
+
+    Attributes:
+        followup: as it was read.
+        reported: the recipients whose end was reported.
+        again: when to look again, or None.
+        messages: reports to accept in the same transaction, not at all if the followup was done by somebody else.
+        ticket: for the answer.
+    """
+
+    followup: Followup
+    reported: frozenset[int]
+    again: float | None
+    messages: Sequence[NewMessage]
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class FollowupsDue:
+    """Something is to be done about messages at this wall-clock time."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StandDestination:
+    """Where a destination of a transport stands."""
+
+    standing: DestinationStanding
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOn:
+    """The transport is out for longer than its ``failover_after``: what waits for it in the spool goes to the next."""
+
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """One bounded step of maintenance, in a transaction of its own; the ticket gets what it returns.
+
+    The step raises whatever it likes: it is undone, and the ticket gets the error.
+    """
+
+    step: Callable[[Store], object]
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An operator wants what is parked to be tried at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The standing orders have changed."""
+
+    orders: Sequence[StandingOrder]
 
 
 @dataclass(frozen=True, slots=True)

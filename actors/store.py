@@ -8,13 +8,14 @@ import contextlib
 import logging
 import math
 import sqlite3 as stdlib_sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from queue import Empty
 from types import TracebackType
 
 from postroom.active_queue import Phase
 from postroom.actors.batches import Batch, Effects, TornLetterError, sort_letters
 from postroom.actors.context import Context
+from postroom.actors.housekeeping import Housekeeper
 from postroom.actors.protocol import (
     Accept,
     Act,
@@ -22,16 +23,23 @@ from postroom.actors.protocol import (
     Checkpointed,
     Claimed,
     Committed,
+    FollowedUp,
+    FollowupsDue,
     Happened,
     Housekeep,
     Journalled,
+    MoveOn,
+    Order,
+    Ordered,
+    Perform,
     Reclaimed,
     Reroute,
     Room,
+    Work,
 )
 from postroom.actors.timer import wake
 from postroom.errors import SpoolFull, SpoolUnavailable, WorldError
-from postroom.stores.base import Accepted
+from postroom.stores.base import Accepted, Controlled
 from postroom.stores.driver import sqlite3
 from postroom.supervision import MailboxActor
 from postroom.tickets import StoreDied, resolve_all
@@ -43,16 +51,17 @@ log = logging.getLogger("postroom.store")
 CHECKPOINT_OCTETS = 16 * 1024 * 1024
 """Octets written after which the write-ahead log is copied into the database, by another thread."""
 
+BLOCKED_PAUSE = 1.0
+"""Seconds until due work is looked for again when only that of blocked destinations may be left."""
+
 RETRY_SECONDS = 1.0
 """Pause after a transaction failed for want of disk space or the like."""
 
+BUSY = 100
+"""Messages and jobs committed between two rounds of housekeeping above which it leaves what can wait."""
+
 MAX_FAILURES = 10
 """Failures in a row after which the actor gives up its connection and is restarted with a fresh one."""
-
-HEARTBEAT_SECONDS = 10.0
-PURGE_SECONDS = 60.0
-PURGE_STEP = 250
-PURGE_PAUSE = 0.05
 
 DriverError = (sqlite3.Error, stdlib_sqlite3.Error)
 IntegrityError = (sqlite3.IntegrityError, stdlib_sqlite3.IntegrityError)
@@ -77,9 +86,9 @@ class StoreActor(MailboxActor):
         self._retry_at: float | None = None
         self._failures = 0
         self._written = 0
+        self._committed = 0
         self._checkpointing = False
-        self._heartbeat_at = 0.0
-        self._purge_at = 0.0
+        self._house = Housekeeper(context, self._in_transaction, self._is_busy, self._act)
         self._current: list[object] = []
         self._awaited: dict[str, float] = {}
         # Out of memory but not changed yet; a transaction that fails in between is repeated with them.
@@ -90,8 +99,8 @@ class StoreActor(MailboxActor):
     def on_start(self) -> None:
         """Open the spool, take over what dead processes left, and arrange for housekeeping."""
         self._store.open()
-        self._adopt()
-        self._store.changed_elsewhere()
+        self._house.open()
+        self._context.orders.given = self._context.reader.orders()
         self._housekeep_in(self._context.settings.sync_interval)
 
     def on_stop(self) -> None:
@@ -119,7 +128,7 @@ class StoreActor(MailboxActor):
             while True:
                 letters.append(self.mailbox.get_nowait().message)
         for letter in letters:
-            if isinstance(letter, Accept | Act):
+            if isinstance(letter, Accept | Act | FollowedUp | Order | Perform):
                 letter.ticket.resolve(error=StoreDied())
 
     # Letters
@@ -132,8 +141,14 @@ class StoreActor(MailboxActor):
             self._retry_at = None
         self._current = letters
         for letter in letters:
-            if isinstance(letter, Housekeep | Checkpointed):
-                self._keep_house(letter)
+            if isinstance(letter, Housekeep):
+                self._housekeep_in(self._house.keep())
+            elif isinstance(letter, Checkpointed):
+                self._checkpointed()
+            elif isinstance(letter, MoveOn):
+                self._house.move_on(letter.transport)
+            elif isinstance(letter, Perform):
+                self._perform(letter)
         self._try(letters)
         self._current = []
 
@@ -181,16 +196,19 @@ class StoreActor(MailboxActor):
             store.reclaim(transport, kept)
         if batch.jobs:
             effects.settled(batch.jobs, *store.settle([s for job in batch.jobs for s in job.settlements]))
-        if batch.accepts:
-            messages = batch.messages()
+        messages = batch.messages()
+        for letter in batch.followed:
+            there = store.followed_up(letter.followup, letter.reported, letter.again)
+            messages += letter.messages if there else ()
+            effects.tickets.append((letter.ticket, there))
+        messages += [message for job in batch.jobs for message in job.added]
+        if messages:
             owned = effects.reserve(messages, context.queues, now)
             effects.accepted(messages, store.accept(messages, owned), batch)
         for act in batch.acts:
-            revoked = self._revoked.setdefault(act.key, [])
-            if act.action != "release":
-                for active in context.queues.values():
-                    revoked += active.revoke(act.key, act.indices)
-            effects.acted(act, store.control(act.action, act.key, revoked, act.indices, now))
+            self._act(act, effects)
+        for order in batch.orders:
+            self._order(order, effects, now)
         for journal in batch.journals:
             jobs = [job for job in journal.jobs if job.phase is Phase.WAITING]
             store.journal(
@@ -200,18 +218,85 @@ class StoreActor(MailboxActor):
         for transport in batch.claims:
             active = context.queues[transport]
             limit = active.room
-            claimed, gone, done = store.claim(transport, now, limit) if limit else ([], [], [])
+            fair = context.transports[transport].limits.concurrency > 1
+            blocked = active.blocked
+            claimed, gone, done = (
+                store.claim(transport, now, limit, fair=fair, blocked=blocked) if limit else ([], [], [])
+            )
             effects.claimed(context.transports[transport], active, claimed, gone, done)
             taken = len(gone) + sum(len(claim.targets) for claim in claimed)
             more = taken >= limit
             if not more:
                 active.backlog = False
-            effects.claims[transport] = (more, None if more else store.next_due(transport))
+            effects.claims[transport] = (more, None if more else self._next_due(transport, blocked, now))
         for stand in batch.stands:
             store.set_standing(stand.standing)
+        for destination in batch.destinations:
+            store.set_destination(destination.standing)
         store.commit()
         self._revoked.clear()
         self._measure(batch, started)
+
+    def _next_due(self, transport: str, blocked: Collection[str], now: float) -> float | None:
+        """Return when to claim again; what is due but left where it is must not be asked for at every turn."""
+        due = self._store.next_due(transport)
+        return max(due, now + BLOCKED_PAUSE) if blocked and due is not None else due
+
+    def _act(self, act: Act, effects: Effects) -> None:
+        now = self._context.clock.time()
+        results: list[Controlled] = []
+        for key, indices in act.subjects:
+            revoked = self._revoked.setdefault(key, [])
+            if act.action.kind not in {"release", "probe"}:
+                for active in self._context.queues.values():
+                    revoked += active.revoke(key, indices)
+            result = self._store.control(act.action, key, revoked, indices, now)
+            effects.acted(key, result)
+            results.append(result)
+        effects.tickets.append((act.ticket, results))
+
+    def _order(self, order: Order, effects: Effects, now: float) -> None:
+        if order.operation is not None:
+            action, selection, changed, number = order.operation
+            effects.tickets.append(
+                (order.ticket, self._store.log_operation(action, selection, changed, now, number))
+            )
+            return
+        dropped = self._store.drop_orders(order.drop) if order.drop else 0
+        given = [self._store.set_order(standing) for standing in order.give]
+        effects.tickets.append((order.ticket, (given, dropped)))
+        effects.ordered = True
+
+    def _perform(self, letter: Perform) -> None:
+        """Do a step of maintenance; whatever is wrong with it is for those to hear who asked."""
+
+        def step(effects: Effects) -> None:
+            effects.tickets.append((letter.ticket, letter.step(self._store)))
+
+        try:
+            self._in_transaction(step)
+        except Exception as error:  # noqa: BLE001 - it is theirs
+            letter.ticket.resolve(error=error)
+
+    def _in_transaction(self, work: Callable[[Effects], None]) -> None:
+        """Do ``work`` in a transaction of its own and announce what follows from it.
+
+        Raises:
+            sqlite3.Error: it was undone.
+        """
+        effects = Effects(listened=self._context.audience.any)
+        before = set(self._revoked)
+        self._store.begin()
+        try:
+            work(effects)
+            self._store.commit()
+        except BaseException:
+            self._store.rollback()
+            raise
+        # What an earlier transaction took out of memory and could not change is still to be repeated with it.
+        for key in self._revoked.keys() - before:
+            del self._revoked[key]
+        self._announce(Batch(), effects)
 
     def _exchange(self, batch: Batch, effects: Effects, now: float) -> None:
         """Commit new messages and outcomes alone, which is what a busy spool nearly always does."""
@@ -224,21 +309,34 @@ class StoreActor(MailboxActor):
         if messages:
             effects.accepted(messages, results, batch)
 
+    def _is_busy(self) -> bool:
+        committed, self._committed = self._committed, 0
+        return committed > BUSY
+
     def _measure(self, batch: Batch, started: float) -> None:
+        self._committed += batch.size
         instruments = self._context.instruments
         instruments.commit_seconds.observe(self._context.clock.monotonic() - started)
         instruments.commit_batch_size.observe(batch.size)
 
-    def _announce(self, batch: Batch, effects: Effects) -> None:  # noqa: C901 - one step per kind of effect
+    def _announce(self, batch: Batch, effects: Effects) -> None:  # noqa: C901, PLR0912 - one step per kind of effect
         """Tell everybody what is durable now: submitters first, they hold up their callers."""
         context = self._context
         handles = context.handles
+        if effects.ordered:
+            # Who gave an order may rely on it as soon as there is an answer.
+            self.spread_orders()
         resolve_all(effects.tickets)
         now = context.clock.time()
         due = self._news(effects)
-        committed = Committed(effects.make_jobs(context.transports, context.queues), due)
-        if committed.work or committed.due:
-            handles.router.tell(committed)
+        work = effects.make_jobs(context.transports, context.queues)
+        coupled = context.coupled
+        if coupled is not None and coupled in work:
+            handles.transports[coupled].tell(Work(work.pop(coupled)))
+        if work or due:
+            handles.router.tell(Committed(work, due))
+        if self._store.following.due is not None:
+            handles.follower.tell(FollowupsDue(self._store.following.due))
         for transport, jobs in batch.jobs_by_transport().items():
             active = context.queues[transport]
             active.settled(jobs)
@@ -264,7 +362,7 @@ class StoreActor(MailboxActor):
             handles.transports[transport].tell(
                 Claimed(effects.claimed_jobs.get(transport, ()), more, next_due)
             )
-        if effects.moved:
+        if effects.moved and context.delivers:
             handles.router.tell(Reroute(frozenset(effects.moved)))
         context.completions.completed(effects.completed)
         if context.audience.any:
@@ -275,6 +373,8 @@ class StoreActor(MailboxActor):
 
     def _news(self, effects: Effects) -> dict[str, float]:
         """Return the due times that their transports do not wait for already: they need not be woken for later ones."""
+        for transport, at in self._store.following.freed.items():
+            effects.note_due(transport, at)
         known = self._awaited
         for transport, (more, next_due) in effects.claims.items():
             known[transport] = 0.0 if more else math.inf if next_due is None else next_due
@@ -299,7 +399,7 @@ class StoreActor(MailboxActor):
                 raise error
         elif len(batch.letters) == 1:
             (letter,) = batch.letters
-            if not isinstance(letter, Accept | Act):
+            if not isinstance(letter, Accept | Act | FollowedUp | Order):
                 raise error
             if isinstance(letter, Accept) and letter.again and isinstance(error, IntegrityError):
                 # The numbers are there already: an earlier incarnation of the store committed them.
@@ -323,65 +423,21 @@ class StoreActor(MailboxActor):
 
     # Housekeeping
 
-    def _keep_house(self, letter: Housekeep | Checkpointed) -> None:
-        if isinstance(letter, Checkpointed):
-            self._checkpointing = False
-            self._written = 0
-            try:
-                self._store.checkpoint()
-            except OperationalError as error:
-                log.warning("the write-ahead log could not be copied: %s", error)
-            return
-        settings = self._context.settings
-        pause = settings.sync_interval
-        now = self._context.clock.time()
-        self._store.check_place()
+    def spread_orders(self) -> None:
+        """Tell everybody in this process which standing orders there are now."""
+        context = self._context
+        orders = context.reader.orders()
+        context.orders.given = orders
+        for handle in context.handles.transports.values():
+            handle.tell(Ordered(orders))
+
+    def _checkpointed(self) -> None:
+        self._checkpointing = False
+        self._written = 0
         try:
-            if self._store.changed_elsewhere():
-                self._context.handles.router.tell(Reroute(frozenset(self._context.transports)))
-            if now >= self._heartbeat_at:
-                self._heartbeat_at = now + HEARTBEAT_SECONDS
-                self._store.begin()
-                self._store.heartbeat(now)
-                self._store.commit()
-                self._adopt()
-            if self._context.delivers and now >= self._purge_at and self._purge(now):
-                pause = PURGE_PAUSE
+            self._store.checkpoint()
         except OperationalError as error:
-            self._store.rollback()
-            log.warning("housekeeping is put off: %s", error)
-        self._housekeep_in(pause)
-
-    def _purge(self, now: float) -> bool:
-        """Forget a few old messages; return whether there may be more."""
-        settings = self._context.settings
-        before = None if settings.keep_sent is None else now - settings.keep_sent
-        self._store.begin()
-        # Content that is not kept went with the settlement, so there is no need to walk the younger messages for it.
-        dropped_before = now - settings.keep_content if settings.keep_content else 0.0
-        more = self._store.purge(before, dropped_before, PURGE_STEP) > 0
-        self._store.commit()
-        if not more:
-            # A walk for content visits the archive, not only what is too old, so it is the rarer the longer it is kept.
-            self._purge_at = now + max(PURGE_SECONDS, settings.keep_content / 24)
-        return more
-
-    def _adopt(self) -> None:
-        if not self._context.delivers:
-            # Whether what was being sent is sent again or held is for a process that knows its transport to say.
-            return
-        hold = [name for name, transport in self._context.transports.items() if transport.in_doubt == "hold"]
-        self._store.begin()
-        adopted = self._store.adopt(hold, self._context.clock.time())
-        self._store.commit()
-        for transport, count in adopted.items():
-            log.warning(
-                "adopted %d recipients of %r from a process that died; some may be sent twice",
-                count,
-                transport,
-            )
-        if adopted:
-            self._context.handles.router.tell(Reroute(frozenset(adopted)))
+            log.warning("the write-ahead log could not be copied: %s", error)
 
     def _housekeep_in(self, seconds: float) -> None:
         handles = self._context.handles

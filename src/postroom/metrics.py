@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = ["Instruments"]
 
@@ -80,6 +80,18 @@ class Instruments:
             ["transport"],
             registry=registry,
         )
+        self.throttled = Counter(
+            "postroom_throttled",
+            "Times that work was held back, by gate: paused, closed, rate; destination counts the jobs.",
+            ["transport", "gate"],
+            registry=registry,
+        )
+        self.destinations_parked = Gauge(
+            "postroom_destinations_parked",
+            "Destinations that are parked, probed or released in a ramp.",
+            ["transport"],
+            registry=registry,
+        )
         self.store_errors = Counter(
             "postroom_store_errors", "Transactions that failed, by kind.", ["kind"], registry=registry
         )
@@ -98,5 +110,24 @@ class Instruments:
             "postroom_subscriber_dropped",
             "Events dropped because a subscriber was too slow.",
             ["subscriber"],
+            registry=registry,
+        )
+        self.reports = Counter(
+            "postroom_reports",
+            "Reports to senders (failure, delay, success, double_bounce), by what became of them.",
+            ["kind", "result"],
+            registry=registry,
+        )
+        self.sent_hook_errors = Counter(
+            "postroom_sent_hook_errors", "Sent-hooks and clean-ups that raised or hung.", registry=registry
+        )
+        self.sent_hooks_given_up = Counter(
+            "postroom_sent_hooks_given_up",
+            "Complete messages of which a sent-hook or a clean-up could not be told.",
+            registry=registry,
+        )
+        self.followup_errors = Counter(
+            "postroom_followup_errors",
+            "Followups that could not be done for an error of ours.",
             registry=registry,
         )

@@ -2,8 +2,9 @@
 
 import ctypes
 import logging
+import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,25 @@ from postroom import forking
 from postroom.active_queue import Phase
 from postroom.actors.context import Audience
 from postroom.actors.courier import Courier
+from postroom.actors.follower import FollowerParts
 from postroom.actors.notifier import Subscriptions
+from postroom.archive import Archive
+from postroom.archive_writer import StoreWriter
 from postroom.clock import Clock
+from postroom.destinations import Gate
 from postroom.errors import NotRunning, SpoolUnavailable
+from postroom.handling import Handling
 from postroom.ids import parse_id
 from postroom.metrics import Instruments
-from postroom.operating import perform
+from postroom.operations import Operations
+from postroom.order_book import OrderBook
+from postroom.preprocessing.stage import PreprocessTransport
 from postroom.recipients import State
+from postroom.reports.policy import ReportPolicy
+from postroom.routing import PREPROCESS
 from postroom.settings import Settings
 from postroom.status import MessageStatus, TransportStatus
-from postroom.stores.base import Control, Controlled, Standing
+from postroom.stores.base import Standing
 from postroom.submitting import Submitter
 from postroom.supervision import ChildState, Handle, SupervisionError, SupervisionEvent
 from postroom.transports.base import Transport
@@ -61,6 +71,7 @@ class Running:
         subscriptions: Subscriptions,
         on_supervision: Callable[[SupervisionEvent], None],
         *,
+        handling: Handling,
         delivers: bool = True,
     ) -> None:
         self.context = build_context(
@@ -70,15 +81,43 @@ class Running:
             clock=clock,
             instruments=instruments,
             audience=audience,
+            handling=handling,
             delivers=delivers,
         )
-        self.supervisor = build_supervisor(self.context, path, subscriptions, on_supervision)
+        self._alive = True
+        self.submitter = Submitter(
+            self.context,
+            lambda: self._alive,
+            self._store_trouble,
+            expander=handling.expander,
+            delay_after=handling.reports.delay_after if handling.reports else math.inf,
+            hooked=handling.hooked,
+        )
+        stage = self.context.transports.get(PREPROCESS)
+        if isinstance(stage, PreprocessTransport):
+            stage.admit = self.submitter.prepare
+        follower = None
+        if delivers and (handling.reports is not None or handling.hooked):
+            follower = FollowerParts(
+                policy=handling.reports or ReportPolicy(kinds=frozenset()),
+                prepare=self.submitter.prepare,
+                host=self.submitter.domain,
+                sent_hooks=handling.sent_hooks,
+                preprocessors=handling.preprocessors,
+            )
+        self.supervisor = build_supervisor(self.context, path, subscriptions, follower, on_supervision)
         self.path = path
         self._clock = clock
         self._subscriptions = subscriptions
-        self._alive = True
-        self.submitter: Submitter
         self.view: SpoolView
+        self.operations: Operations
+        self.order_book: OrderBook
+        self.archive: Archive
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was not stopped yet."""
+        return self._alive
 
     def start(self, timeout: float) -> None:
         """Start the actors.
@@ -91,13 +130,27 @@ class Running:
             self.supervisor.start(timeout)
         except SupervisionError as error:
             raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error}") from error
-        self.submitter = Submitter(context, lambda: self._alive, self._store_trouble)
         self.view = SpoolView(
             context.reader,
             clock=self._clock,
             node=context.store.node,
             standings=self.standings,
             phase=self._phase,
+            live=self._gate,
+            failover={
+                name: each.failover_after
+                for name, each in context.transports.items()
+                if each.failover_after is not None
+            },
+            archive=Archive(self.path, clock=self._clock),
+        )
+        self.operations = Operations(context, self.view, lambda: self._alive)
+        self.order_book = OrderBook(context, self.operations, lambda: self._alive)
+        self.archive = Archive(
+            self.path,
+            writer=StoreWriter(context, self.operations, lambda: self._alive),
+            clock=self._clock,
+            index=context.settings.search,
         )
 
     def stop(self, timeout: float) -> bool:
@@ -153,6 +206,7 @@ class Running:
         yield "core/router", handles.router
         for name, handle in handles.transports.items():
             yield f"core/transports/{name}", handle
+        yield "follower", handles.follower
         yield "checkpointer", handles.checkpointer
 
     def _store_trouble(self) -> str:
@@ -169,11 +223,16 @@ class Running:
                 return "waiting" if phase is Phase.WAITING else "sending"
         return None
 
+    def _gate(self, transport: str, destination: str) -> Gate | None:
+        """Return what keeps this process's transport from trying a destination now."""
+        queue = self.context.queues.get(transport)
+        return None if queue is None else queue.gates.gate_of(destination, self._clock.time())
+
     def transports(self) -> tuple[TransportStatus, ...]:
         """Return where each transport stands, in transport order."""
         states = self.view.tally().states
         rows: list[TransportStatus] = []
-        for name, standing in self.standings().items():
+        for name, standing in self.view.standings().items():
             queue = self.context.queues[name]
             pool = self.context.pools.get(name)
             rows.append(
@@ -184,17 +243,6 @@ class Running:
                 )
             )  # fmt: skip
         return tuple(rows)
-
-    def act(self, action: Control, key: int, indices: Collection[int] | None, timeout: float) -> Controlled:
-        """Have the store act on a message; see :func:`postroom.operating.perform`."""
-        return perform(
-            self.context,
-            action=action,
-            key=key,
-            indices=indices,
-            timeout=timeout,
-            running=lambda: self._alive,
-        )
 
     def wait(self, message_id: str, timeout: float | None) -> MessageStatus:
         """Wait until a message is complete, at most ``timeout`` seconds; returns where it stands then.

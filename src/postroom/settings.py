@@ -1,6 +1,7 @@
 """The settings of a spooler, apart from its transports."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from postroom.errors import ConfigurationError
 from postroom.retries import DAY
@@ -23,6 +24,10 @@ class Settings:
         keep_content: how long its octets are kept once it is complete; 0 not at all.
         lifetime: when ``expires_at`` is not given, how long after submission a message is tried; None without limit
             (the transports' retry policies still give up by themselves).
+        expire_held: whether what is held expires too; else only once it is released.
+        unroutable: what happens to a recipient that no transport reaches: "raise" refuses the submission, "fail"
+            accepts it and reports the recipient as failed.
+        search: whether subjects and addresses are indexed for :meth:`postroom.Spooler.search`.
         submit_timeout: how long ``submit`` waits for durability before it raises ``SpoolFull`` (there was no room) or
             ``SpoolUnavailable`` (the store did not answer).
         max_waiting_messages: messages that may wait to be made durable.
@@ -37,6 +42,9 @@ class Settings:
     keep_sent: float | None = 7 * DAY
     keep_content: float = 0.0
     lifetime: float | None = None
+    expire_held: bool = False
+    unroutable: Literal["raise", "fail"] = "raise"
+    search: bool = True
     submit_timeout: float = 30.0
     max_waiting_messages: int = 20_000
     max_waiting_octets: int = 128 * MIB
@@ -58,6 +66,10 @@ class Settings:
                 raise ConfigurationError(
                     name, f"{value!r} is negative", "give seconds from 0, or None where allowed"
                 )
+        if self.unroutable not in {"raise", "fail"}:
+            raise ConfigurationError(
+                "unroutable", f"{self.unroutable!r} is unknown", 'give "raise" or "fail"'
+            )
         if self.synchronous not in {"full", "normal", "extra", "off"}:
             raise ConfigurationError(
                 "synchronous", f"{self.synchronous!r} is unknown", 'give "full" or "normal"'

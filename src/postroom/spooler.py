@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -16,44 +16,52 @@ from postroom import forking
 from postroom.actors.context import Audience
 from postroom.actors.notifier import SubscriberStatus, Subscription, Subscriptions
 from postroom.actors.protocol import Accept, Happened
+from postroom.address_book import Names
 from postroom.addresses import Address
+from postroom.archive_surface import ArchiveSurface
 from postroom.clock import Clock, SystemClock
+from postroom.envelope_recipients import Recipient
 from postroom.envelopes import Report, Submission, When
 from postroom.errors import (
     AlreadyRunning,
     ConfigurationError,
     ForkedProcess,
-    InTransit,
-    NotQueued,
     NotRunning,
     SpoolFull,
     UsageError,
 )
 from postroom.events import ActorRestarted, Event
+from postroom.expansion import Lists
 from postroom.exporter import Exporter
-from postroom.ids import parse_id
+from postroom.handling import Handling
+from postroom.hooks import Preprocessor, SentHook
 from postroom.messages import AnyMessage
 from postroom.metrics import Instruments
+from postroom.operator_surface import OperatorSurface
 from postroom.receipts import PendingReceipt, Receipt, receipt_of
 from postroom.recipients import PENDING_STATES, State
+from postroom.reports.policy import ReportPolicy
 from postroom.running import Running
 from postroom.settings import Settings
 from postroom.status import Explanation, MessageStatus, QueueEntry, TransportStatus
-from postroom.stores.base import Control, Tally
+from postroom.stores.base import Tally
 from postroom.stores.driver import warn_if_affected
 from postroom.supervision import ChildEnded, ChildRow, ChildStarted, SupervisionEvent, UnknownChild
 from postroom.tickets import StoreDied, Ticket
-from postroom.transports.base import Transport
+from postroom.transports.base import Limits, Transport
+from postroom.windows import DeliveryWindow
 
 __all__ = ["Spooler"]
 
 log = logging.getLogger("postroom")
 
+_REPORTS = ReportPolicy()
+
 INLINE_OCTETS = 64 * 1024
 """Messages given as octets up to this size are prepared in the event loop's thread; larger ones in another."""
 
 
-class Spooler:
+class Spooler(OperatorSurface, ArchiveSurface):
     """A store-and-forward spooler running in the background of the host process.
 
     It owns no main thread, installs no signal handler, and never ends the process. All methods are thread-safe. A
@@ -71,6 +79,12 @@ class Spooler:
         deliver: False only accepts, looks and acts: the transports say where messages go but are not started, and
             another process that has the spool open delivers (it looks once every ``sync_interval``). Nothing is
             adopted from dead processes and nothing is purged either.
+        lists: distribution lists: a dictionary, a callable, a :class:`postroom.ListFile`, or several of them.
+        names: an address book: a dictionary or a callable from what is neither an address nor a list to an address.
+        preprocessors: may change, add to or return a message before it is sent (:mod:`postroom.hooks`).
+        preprocessing: how many messages are preprocessed at once and the like; None for the stage's own limits.
+        sent_hooks: told of every message that is complete.
+        reports: who is told what became of a message, when and in which words; None to make no reports.
 
     Raises:
         ConfigurationError: two transports have one name, or a setting is wrong.
@@ -87,13 +101,29 @@ class Spooler:
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
         deliver: bool = True,
+        lists: Lists | None = None,
+        names: Names | None = None,
+        preprocessors: Sequence[Preprocessor] = (),
+        preprocessing: Limits | None = None,
+        sent_hooks: Sequence[SentHook] = (),
+        reports: ReportPolicy | None = _REPORTS,
     ) -> None:
         self.path = Path(path)
         self._deliver = deliver
         self.transports_configured = tuple(transports)
         self.settings = settings or Settings()
         self._clock: Clock = clock or SystemClock()
-        _check_names(self.transports_configured)
+        _check_transports(self.transports_configured)
+        self._handling = Handling(
+            lists=lists,
+            names=names,
+            preprocessors=tuple(preprocessors),
+            preprocessing=preprocessing,
+            sent_hooks=tuple(sent_hooks),
+            reports=reports,
+        )
+        # What is wrong with a list is said now.
+        _ = self._handling.expander
         self._instruments = Instruments(registry or CollectorRegistry())
         self._audience = Audience()
         self._subscriptions = Subscriptions(self._instruments, self._clock, self._audience)
@@ -124,7 +154,7 @@ class Spooler:
             self._forked = False
             running = Running(
                 self.path, self.transports_configured, self.settings, self._clock, self._instruments, self._audience,
-                self._subscriptions, self._on_supervision, delivers=self._deliver,
+                self._subscriptions, self._on_supervision, handling=self._handling, delivers=self._deliver,
             )  # fmt: skip
             running.start(timeout)
             self._running = running
@@ -200,13 +230,18 @@ class Spooler:
         message: AnyMessage,
         *,
         sender: str | Address | None = None,
-        to: Iterable[str | Address] | str | Address | None = None,
+        to: Iterable[str | Address | Recipient] | str | Address | Recipient | None = None,
         send_at: When | None = None,
         expires_at: When | None = None,
         priority: int = 0,
         idempotency_key: str | None = None,
         report: AbstractSet[Report] = frozenset({Report.FAILURE}),
         hold: bool = False,
+        tenant: str | None = None,
+        ordering_key: str | None = None,
+        window: DeliveryWindow | str | None = None,
+        ret: Literal["full", "headers"] | None = None,
+        envid: str | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Make a message durable and return; it is delivered in the background.
@@ -219,9 +254,13 @@ class Spooler:
             expires_at: not after then, likewise.
             priority: 1 urgent, 0 normal, -1 non-urgent.
             idempotency_key: a second submission with the same key and payload gets the first one's receipt.
-            report: what the sender wants to be told; recorded with the message. Delivery reports are not made yet:
-                subscribe to the events, or ask for the status.
+            report: what the sender wants to be told by a message to it: by default of failures only (RFC 3461 NOTIFY).
             hold: keep it until it is released.
+            tenant: whose fair share of the transports it uses; by default each sender is one of its own.
+            ordering_key: two messages with the same key never overtake each other.
+            window: deliver only then, as in "Mo-Fr 09:00-17:00 Europe/Berlin".
+            ret: what a failure report returns: "full", "headers", or None for the usual (RFC 3461 RET).
+            envid: the sender's own name for it, named in reports (RFC 3461 ENVID).
             timeout: seconds to wait for durability; by default ``settings.submit_timeout``.
 
         Raises:
@@ -234,7 +273,8 @@ class Spooler:
             [
                 Submission(
                     message=message, sender=sender, to=to, send_at=send_at, expires_at=expires_at, priority=priority,
-                    idempotency_key=idempotency_key, report=report, hold=hold,
+                    idempotency_key=idempotency_key, report=report, hold=hold, tenant=tenant,
+                    ordering_key=ordering_key, window=window, ret=ret, envid=envid,
                 )
             ],
             timeout,
@@ -379,45 +419,6 @@ class Spooler:
         except UnknownChild as error:
             raise UsageError("path", str(error), "give a path as in actors()") from error
 
-    # Acting
-
-    def hold(self, message_id: str, recipients: Collection[int] | None = None) -> tuple[int, ...]:
-        """Keep queued recipients from being sent; returns the numbers of those that were held.
-
-        Args:
-            message_id: the message.
-            recipients: numbers of the recipients; None for all.
-
-        Raises:
-            InTransit: none could be held because they are being sent.
-            NotQueued: all are settled.
-            UnknownMessage: there is none with this id.
-        """
-        return self._act("hold", message_id, recipients)
-
-    def release(self, message_id: str, recipients: Collection[int] | None = None) -> tuple[int, ...]:
-        """Let held recipients go; see :meth:`hold`."""
-        return self._act("release", message_id, recipients)
-
-    def cancel(self, message_id: str, recipients: Collection[int] | None = None) -> tuple[int, ...]:
-        """Recall recipients that were not sent yet (MAPI AbortSubmit); see :meth:`hold`."""
-        return self._act("cancel", message_id, recipients)
-
-    def retry(self, message_id: str, recipients: Collection[int] | None = None) -> tuple[int, ...]:
-        """Make queued recipients due at once; see :meth:`hold`."""
-        return self._act("retry", message_id, recipients)
-
-    def _act(self, action: Control, message_id: str, recipients: Collection[int] | None) -> tuple[int, ...]:
-        engine = self._engine()
-        result = engine.act(action, parse_id(message_id), recipients, self.settings.submit_timeout)
-        if not result.changed:
-            if result.in_transit:
-                raise InTransit(f"a courier is sending message {message_id} at this moment; try again")
-            if result.final:
-                raise NotQueued(f"message {message_id} is settled; there is nothing to {action}")
-            engine.view.record(message_id)
-        return result.changed
-
     # Notification
 
     def subscribe(
@@ -473,7 +474,7 @@ class Spooler:
                 running.context.handles.notifier.tell(Happened(events=(restarted,)))
 
 
-def _check_names(transports: Sequence[Transport]) -> None:
+def _check_transports(transports: Sequence[Transport]) -> None:
     names = [transport.name for transport in transports]
     for position, name in enumerate(names):
         if not name or "/" in name or not name.isprintable():
@@ -486,3 +487,15 @@ def _check_names(transports: Sequence[Transport]) -> None:
             raise ConfigurationError(
                 f"transports[{position}].name", f"{name!r} is taken", "give each transport a name of its own"
             )
+    for position, transport in enumerate(transports):
+        if transport.failover_after is not None and not transport.failover_after >= 0:
+            raise ConfigurationError(
+                f"transports[{position}].failover_after",
+                f"{transport.failover_after!r} is negative",
+                "give seconds from 0, or None to let recipients wait",
+            )
+    coupled = [transport.name for transport in transports if transport.tightly_coupled]
+    if len(coupled) > 1:
+        raise ConfigurationError(
+            "transports", f"{' and '.join(coupled)} are all tightly coupled", "choose one of them"
+        )

@@ -1,28 +1,35 @@
 """The submitter's side: from a submission to durable, in the caller's thread."""
 
+import math
 import socket
 import time
 from collections.abc import Callable, Sequence
 
+from postroom.accepting import STRICT_KEY, asks_for, first_due, new_recipients, ordering_key
 from postroom.actors.context import Context
 from postroom.actors.protocol import Accept
 from postroom.domains import Malformed, canonical_domain
-from postroom.envelopes import Submission, prepare_envelope
+from postroom.envelope_recipients import FAILURE_ONLY, Report, written_reports
+from postroom.envelopes import Envelope, Submission, prepare_envelope
 from postroom.errors import (
     ConfigurationError,
     IdempotencyConflict,
     NotRunning,
     SpoolFull,
     SpoolUnavailable,
-    UnknownAddressType,
 )
+from postroom.expansion import Expander
 from postroom.ids import format_id
 from postroom.messages import prepare
+from postroom.orders import Orders
 from postroom.receipts import results_of
-from postroom.stores.base import Accepted, NewMessage, NewRecipient
+from postroom.retries import HOUR
+from postroom.stores.base import Accepted, NewMessage, NewRecipient, Order
 from postroom.tickets import Gate, StoreDied, Ticket
 
 __all__ = ["Submitter"]
+
+Followups = tuple[tuple[str, float | None], ...]
 
 WATCH_SECONDS = 1.0
 """How often a waiting submitter looks whether the store it told has died."""
@@ -43,17 +50,37 @@ class Submitter:
         context: what the actors share.
         running: whether the spooler still runs.
         trouble: what keeps the store from running, "" when nothing does.
+        expander: knows the distribution lists and names; None without.
+        delay_after: seconds from when a message is first due until a delay warning, where that is asked for;
+            infinity for none.
+        hooked: sent-hooks, or preprocessors that clean up, are told of the end of every message.
     """
 
-    def __init__(
-        self, context: Context, running: Callable[[], bool], trouble: Callable[[], str] = lambda: ""
+    def __init__(  # noqa: PLR0913 - by keyword
+        self,
+        context: Context,
+        running: Callable[[], bool],
+        trouble: Callable[[], str] = lambda: "",
+        *,
+        expander: Expander | None = None,
+        delay_after: float = 4 * HOUR,
+        hooked: bool = False,
     ) -> None:
         self._context = context
         self._running = running
         self._store_trouble = trouble
+        self._expander = expander
+        self._delay_after = delay_after
+        self._hooked = hooked
+        self._strict = {
+            name: STRICT_KEY.format(name)
+            for name, transport in context.transports.items()
+            if transport.limits.strict_order
+        }
+        self._orders: tuple[Sequence[Order], Orders] = ((), Orders())
         settings = context.settings
         self.gate = Gate(settings.max_waiting_messages, settings.max_waiting_octets)
-        self._domain = _message_id_domain(settings.message_id_domain)
+        self.domain = _message_id_domain(settings.message_id_domain)
 
     def prepare(self, submission: Submission, field: str = "") -> NewMessage:
         """Check and serialise one submission; nothing is stored. ``field`` names it in a list.
@@ -66,31 +93,66 @@ class Submitter:
         now = context.clock.time()
         key = context.store.ids.next()
         prepared = prepare(
-            submission.message, now=now, message_id_domain=self._domain, unique=format_id(key),
+            submission.message, now=now, message_id_domain=self.domain, unique=format_id(key),
             max_size=settings.max_message_size, sender=submission.sender,
         )  # fmt: skip
-        envelope = prepare_envelope(submission, prepared, now=now, max_recipients=settings.max_recipients)
-        plan = context.router.plan
-        recipients: list[NewRecipient] = []
-        for index, address in enumerate(envelope.recipients):
-            names = plan(address)
-            if not names:
-                handled = sorted({kind for route in context.router.routes for kind in route.address_types})
-                raise UnknownAddressType(
-                    f"{field}to[{index}]",
-                    f"no transport handles addresses of type {address.type!r} ({address})",
-                    f"configure one, or use one of: {', '.join(handled) or 'none, there is no transport'}",
-                )
-            recipients.append(NewRecipient(address, names[0]))
+        envelope = prepare_envelope(
+            submission, prepared, now=now, max_recipients=settings.max_recipients, expander=self._expander
+        )
+        recipients = new_recipients(envelope, context.router, settings.unroutable, field)
+        given = context.orders.given
+        if given:
+            recipients = self._standing(given).judge(
+                recipients, sender=envelope.sender, tenant=envelope.tenant, subject=prepared.subject, now=now,
+                plan=context.router.plan,
+            )  # fmt: skip
+        due = first_due(envelope, now)
         expires = envelope.expires_at
         if expires is None and settings.lifetime is not None:
-            expires = max(now, envelope.send_at or now) + settings.lifetime
+            expires = due + settings.lifetime
+        key_of_order = envelope.ordering_key
+        if self._strict:
+            key_of_order = ordering_key(key_of_order, recipients, context.router, self._strict)
+        followed: bool = False
+        followups: Followups = ()
+        if (
+            envelope.report is not FAILURE_ONLY or envelope.said or key_of_order is not None or given
+            or self._hooked or settings.unroutable == "fail"
+        ):  # fmt: skip
+            followed, followups = self._following(envelope, recipients, key_of_order, due)
         return NewMessage(
-            key, envelope.sender, prepared.content, tuple(recipients), now, max(now, envelope.send_at or now), expires,
-            envelope.priority, envelope.hold, prepared.subject, prepared.message_id,
-            prepared.smtputf8 or not envelope.sender.isascii(), prepared.eight_bit, ",".join(sorted(envelope.report)),
-            envelope.idempotency_key, envelope.digest,
+            key, envelope.sender, prepared.content, recipients, now, due, expires, envelope.priority, envelope.hold,
+            prepared.subject, prepared.message_id, prepared.smtputf8 or not envelope.sender.isascii(),
+            prepared.eight_bit, written_reports(envelope.report), envelope.idempotency_key, envelope.digest,
+            envelope.tenant, key_of_order, envelope.options, followed, followups,
         )  # fmt: skip
+
+    def _standing(self, given: Sequence[Order]) -> Orders:
+        """Return the standing orders, compiled once for as long as they are the same."""
+        before, orders = self._orders
+        if before is not given:
+            orders = Orders(given)
+            self._orders = given, orders
+        return orders
+
+    def _following(
+        self, envelope: Envelope, recipients: Sequence[NewRecipient], key_of_order: str | None, due: float
+    ) -> tuple[bool, Followups]:
+        """Return whether the store is to look at the message's settlements, and what is to be done about it later."""
+        said = envelope.said.values()
+        followups: list[tuple[str, float | None]] = []
+        if self._delay_after < math.inf and asks_for(Report.DELAY, envelope.report, said):
+            # What waits because it was told to is not delayed.
+            followups.append(("delay", due + self._delay_after))
+        if self._hooked:
+            followups.append(("sent", None))
+        followed = (
+            self._hooked
+            or key_of_order is not None
+            or asks_for(Report.SUCCESS, envelope.report, said)
+            or any(recipient.state is not None for recipient in recipients)
+        )
+        return followed, tuple(followups)
 
     def enter(self, messages: Sequence[NewMessage], timeout: float) -> int:
         """Wait for room in front of the store; returns the octets that ``leave`` must be given back.

@@ -1,6 +1,7 @@
 """How the parts of a running spooler are put together: the one place that knows them all."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pykka
@@ -8,6 +9,7 @@ import pykka
 from postroom.active_queue import ActiveQueue
 from postroom.actors.checkpointer import CheckpointActor
 from postroom.actors.context import Audience, Context, Handles
+from postroom.actors.follower import FollowerActor, FollowerParts
 from postroom.actors.notifier import NotifierActor, Subscriptions
 from postroom.actors.router import RouterActor
 from postroom.actors.store import StoreActor
@@ -15,7 +17,9 @@ from postroom.actors.timer import TimerActor
 from postroom.actors.transport import TransportActor
 from postroom.clock import Clock
 from postroom.completions import Completions
+from postroom.handling import Handling
 from postroom.metrics import Instruments
+from postroom.preprocessing.stage import PreprocessTransport
 from postroom.routing import Router
 from postroom.settings import Settings
 from postroom.stores.reader import SqliteReader
@@ -37,9 +41,25 @@ def build_context(  # noqa: PLR0913 - by keyword
     clock: Clock,
     instruments: Instruments,
     audience: Audience,
+    handling: Handling,
     delivers: bool,
 ) -> Context:
     """Return what the actors of one start of a spooler share."""
+    routes = [transport.route for transport in transports]
+    coupled = next((transport.name for transport in transports if transport.tightly_coupled), None)
+    preprocessed: frozenset[str] = frozenset()
+    if handling.preprocessors:
+        stage = PreprocessTransport(
+            preprocessors=handling.preprocessors,
+            routes=routes,
+            max_message_size=settings.max_message_size,
+            clock=clock,
+        )
+        if handling.preprocessing is not None:
+            stage = replace(stage, limits=handling.preprocessing)
+        preprocessed = stage.preprocessed
+        transports = [stage, *transports]
+    router = Router(routes, preprocessed)
     names = [transport.name for transport in transports]
     queues = {
         transport.name: ActiveQueue(
@@ -58,9 +78,11 @@ def build_context(  # noqa: PLR0913 - by keyword
             clock,
             synchronous=settings.synchronous,
             keep_content=settings.keep_content > 0 or not delivers,
+            plan=router.plan,
+            linger=None if handling.reports is None else handling.reports.linger,
         ),
         reader=SqliteReader(path),
-        router=Router([transport.route for transport in transports]),
+        router=router,
         transports={transport.name: transport for transport in transports},
         queues=queues,
         handles=Handles(transports={name: Handle(name) for name in names}),
@@ -68,6 +90,7 @@ def build_context(  # noqa: PLR0913 - by keyword
         completions=Completions(),
         audience=audience,
         delivers=delivers,
+        coupled=coupled,
     )
 
 
@@ -75,12 +98,14 @@ def build_supervisor(
     context: Context,
     path: Path,
     subscriptions: Subscriptions,
+    follower: FollowerParts | None,
     on_event: Callable[[SupervisionEvent], None],
 ) -> Supervisor:
     """Return the supervision tree, which is this one literal list.
 
     The store, the router and the transports depend on each other in this order, so the failure of one restarts it and
-    those after it. Transports do not depend on each other. Nobody depends on the notifier and the checkpointer.
+    those after it. Transports do not depend on each other. Nobody depends on the others; without ``follower`` (nothing
+    is reported and no hooks are told, or another process does it) there is no such actor.
     """
     handles = context.handles
 
@@ -134,6 +159,18 @@ def build_supervisor(
                 ],
                 strategy=Strategy.REST_FOR_ONE,
                 essential=True,
+            ),
+            *(
+                []
+                if follower is None
+                else [
+                    ChildSpec(
+                        "follower",
+                        lambda: FollowerActor.start(context, follower, "postroom-follower"),
+                        handle=handles.follower,
+                        hang_timeout=HANG_SECONDS,
+                    )
+                ]
             ),
             ChildSpec(
                 "checkpointer",

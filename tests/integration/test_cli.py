@@ -196,6 +196,18 @@ def test_send_twice_with_a_key_adds_nothing(cli: Run) -> None:
     assert document(cli("stats", "--json"))["ledger"]["accepted"] == 1
 
 
+def test_send_says_more_about_the_envelope(cli: Run) -> None:
+    options = ["--tenant", "acme", "--ordering-key", "k", "--ret", "headers", "--envid", "X-1"]
+    window = ["--window", "Mo 09:00-17:00 UTC"]
+    sent = cli("send", *options, *window, "maildir:ann", stdin=MESSAGE)
+    shown = cli("show", sent.stdout.strip()).stdout
+    assert "acme" in shown
+    assert "X-1" in shown
+    assert "window" in shown
+    wrong = cli("send", "--window", "Funday", "maildir:ann", stdin=MESSAGE, code=65)
+    assert "window" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "stdin", "code", "said"),
     [

@@ -101,7 +101,7 @@ def spool(tmp_path: Path) -> Path:
 
 def test_a_scrape_of_a_busy_spooler_is_clean(spool: Path) -> None:
     promtool = require("promtool", "prometheus")
-    with Spooler(spool, transports(), settings=QUICK, metrics_port=0) as spooler:
+    with Spooler(spool, transports(), settings=QUICK, metrics_port=0, reports=None) as spooler:
         make_busy(spooler)
         text = get(spooler)
     assert spooler.metrics_address is None
@@ -155,7 +155,7 @@ def test_labels_are_of_few_values_and_name_nobody(spool: Path) -> None:
         found = samples(scrape(spooler))
     labels = {(key, value) for _, pairs in found for key, value in pairs if key != "le"}
     assert {key for key, _ in labels} == {
-        "transport", "state", "outcome", "address_type", "actor", "kind", "subscriber",
+        "transport", "state", "outcome", "address_type", "actor", "kind", "subscriber", "result",
     } - ({"kind"} if not any(key == "kind" for key, _ in labels) else set())  # fmt: skip
     for _, value in labels:
         assert "@" not in value

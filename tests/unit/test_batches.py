@@ -10,7 +10,16 @@ from postroom.addresses import Address
 from postroom.delivery import Target
 from postroom.outcomes import Delivered
 from postroom.recipients import State
-from postroom.stores.base import Accepted, Claimed, Controlled, NewMessage, NewRecipient, Settlement, Standing
+from postroom.stores.base import (
+    Accepted,
+    Action,
+    Claimed,
+    Controlled,
+    NewMessage,
+    NewRecipient,
+    Settlement,
+    Standing,
+)
 from postroom.tickets import Ticket
 from postroom.transports.base import Limits
 from postroom.transports.memory import MemoryTransport
@@ -66,7 +75,7 @@ def test_letters_are_sorted_by_kind() -> None:
     settled = job()
     letters = [
         Accept([message(1), message(2)], Ticket()), Settle("a", [settled]), Claim("a"), Claim("b"), Claim("a"),
-        Reclaim("a"), Journal("a", []), Act("hold", 1, None, Ticket()), Stand(Standing("a", "up")),
+        Reclaim("a"), Journal("a", []), Act(Action("hold"), [(1, None)], Ticket()), Stand(Standing("a", "up")),
     ]  # fmt: skip
     batch = sort_letters([*letters, Housekeep(), "something else"])
     assert batch.letters == letters
@@ -223,11 +232,9 @@ def test_a_failed_transaction_gives_back_what_it_claimed(queues: dict[str, Activ
     assert queues["a"].held == 0
 
 
-def test_an_operators_action_is_answered_and_moves_work() -> None:
+def test_an_operators_action_completes_and_moves_work() -> None:
     effects = Effects()
-    act = Act("cancel", 1, None, Ticket())
     result = Controlled((0,), (), (), frozenset({"a"}), completed=True)
-    effects.acted(act, result)
-    assert effects.tickets == [(act.ticket, result)]
+    effects.acted(1, result)
     assert effects.completed == [1]
     assert effects.moved == {"a"}

@@ -10,10 +10,13 @@ from typing import Any
 import click
 
 from postroom.cli.acting import COMMANDS as ACTING
+from postroom.cli.archiving import COMMANDS as ARCHIVING
 from postroom.cli.completing import completion
 from postroom.cli.demonstrating import demo
 from postroom.cli.exits import CHECK_FAILED, judge
+from postroom.cli.flushing import COMMANDS as FLUSHING
 from postroom.cli.looking import queue, stats
+from postroom.cli.ordering import COMMANDS as ORDERING
 from postroom.cli.running import run
 from postroom.cli.sending import send
 from postroom.cli.showing import show
@@ -28,6 +31,9 @@ Examples:
   postroom queue                                 what waits, and for what
   postroom show 0CN5F17YM0000                    one message: where it stands and why
   postroom queue --json | jq .ledger
+  postroom hold --destination example.org        what goes there, after a look at it
+  postroom orders add fail --destination example.com --expires 2h
+  postroom search invoice ann@example.org        what was sent
 
 \b
 Exit codes are those of sysexits.h: 0 ok, 64 usage, 65 bad message, 66 no input, 69 unavailable,
@@ -78,5 +84,5 @@ def main() -> None:
     """Postroom: a store-and-forward message spooler."""
 
 
-for command in (run, send, queue, show, *ACTING, stats, demo, completion):
+for command in (run, send, queue, show, *ACTING, *FLUSHING, *ORDERING, *ARCHIVING, stats, demo, completion):
     main.add_command(command)

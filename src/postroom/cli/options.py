@@ -126,7 +126,7 @@ class Place:
         if transport is not None:
             spooler = Spooler(path, [PlannedTransport(transport)], deliver=False)
         elif config is not None:
-            spooler = Spooler(path, config.transports, settings=config.settings, deliver=False)
+            spooler = config.spooler(path, deliver=False)
         else:
             spooler = Spooler(path, deliver=False)
         try:
@@ -154,7 +154,9 @@ def place_options(command: _F) -> _F:
 
     def keep(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
         given: dict[str, Path | None] = context.meta.setdefault("postroom.place", {})
-        given[str(parameter.name)] = value
+        if value is not None or str(parameter.name) not in given:
+            # A subcommand that is told nothing does not forget what its group was told.
+            given[str(parameter.name)] = value
         context.params["place"] = Place(given.get("spool"), given.get("config"))
 
     path: Any = click.Path(path_type=Path)

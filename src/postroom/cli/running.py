@@ -122,11 +122,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         _say_checked(config, place, as_json=as_json)
         return
     _log_to_stderr(log_level, log_format)
-    path = place.path(config)
-    spooler = Spooler(
-        path, config.transports, settings=config.settings,
-        metrics_host=config.metrics_host, metrics_port=config.metrics_port,
-    )  # fmt: skip
+    spooler = config.spooler(place.path(config))
     with Signals() as signals:
         _start(spooler)
         _say_ready(spooler, as_json=as_json)
@@ -147,7 +143,8 @@ def _start(spooler: Spooler) -> None:
         ) from error
     except ConfigurationError as error:
         # What is wrong only now is a port that somebody else has.
-        raise Refusal(UNAVAILABLE, f"[metrics] {error.field}", error.problem, error.remedy) from error
+        where = "[metrics] " if error.field.startswith("metrics") else ""
+        raise Refusal(UNAVAILABLE, f"{where}{error.field}", error.problem, error.remedy) from error
 
 
 def _say_checked(config: Config, place: Place, *, as_json: bool) -> None:

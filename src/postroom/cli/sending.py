@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -133,6 +133,11 @@ Examples:
               help="When to tell the sender; may be repeated.  [default: failure]")  # fmt: skip
 @click.option("--hold", is_flag=True, help="Keep it until 'postroom release'.")
 @click.option("--idempotency-key", metavar="KEY", help="Submitting again with the same key adds nothing.")
+@click.option("--tenant", metavar="NAME", help="Whose fair share it uses; by default the sender's.")
+@click.option("--ordering-key", metavar="KEY", help="Messages with the same key never overtake each other.")
+@click.option("--window", metavar="TEXT", help="Deliver only then: 'Mo-Fr 09:00-17:00 Europe/Berlin'.")
+@click.option("--ret", type=click.Choice(["full", "headers"]), help="What a failure report returns.")
+@click.option("--envid", metavar="TEXT", help="Your own name for it, named in reports (RFC 3461 ENVID).")
 @click.option(
     "--transport", metavar="NAME", help="Give it to this transport, whatever the configuration says."
 )
@@ -160,6 +165,11 @@ def send(  # noqa: PLR0913 - one parameter for each option
     reports: Sequence[str],
     hold: bool,
     idempotency_key: str | None,
+    tenant: str | None,
+    ordering_key: str | None,
+    window: str | None,
+    ret: Literal["full", "headers"] | None,
+    envid: str | None,
     transport: str | None,
     wait: float | None,
     as_json: bool,
@@ -195,6 +205,11 @@ def send(  # noqa: PLR0913 - one parameter for each option
             else {Report.FAILURE},
             hold=hold,
             idempotency_key=idempotency_key,
+            tenant=tenant,
+            ordering_key=ordering_key,
+            window=window,
+            ret=ret,
+            envid=envid,
         )
         status = _wait(spooler, receipt.id, wait)
     if as_json:

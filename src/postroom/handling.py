@@ -1,0 +1,46 @@
+"""What a spooler does with messages besides sending them: values that the host gives once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from postroom.address_book import Names
+from postroom.expansion import Expander, Lists
+from postroom.hooks import Preprocessor, SentHook
+from postroom.reports.policy import ReportPolicy
+from postroom.transports.base import Limits
+
+__all__ = ["Handling"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handling:
+    """Who is meant, what is done before and after, and who is told.
+
+    Attributes:
+        lists: distribution lists (:mod:`postroom.expansion`).
+        names: an address book.
+        preprocessors: run before a message is sent.
+        preprocessing: limits of the stage that runs them; None for its own.
+        sent_hooks: told when a message is complete.
+        reports: who is told what became of a message; None to make no reports.
+    """
+
+    lists: Lists | None = None
+    names: Names | None = None
+    preprocessors: Sequence[Preprocessor] = ()
+    preprocessing: Limits | None = None
+    sent_hooks: Sequence[SentHook] = ()
+    reports: ReportPolicy | None = field(default_factory=ReportPolicy)
+
+    @property
+    def expander(self) -> Expander | None:
+        """What expands lists and looks names up; None when there are none."""
+        if self.lists is None and self.names is None:
+            return None
+        return Expander(self.lists, names=self.names)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether somebody wants to know of every complete message."""
+        cleaners = [each for each in self.preprocessors if type(each).clean_up is not Preprocessor.clean_up]
+        return bool(self.sent_hooks or cleaners)
