@@ -3,9 +3,7 @@
 import json
 import logging
 import mailbox
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from postroom.transports.smtp import LmtpTransport, SmtpTransport
 from postroom.transports.webhook import Timeouts, WebhookTransport
 from tests.conformance.transports import SENDER, Arrival, TransportConformance, TransportHarness
 from tests.support.http_receiver import HttpReceiver
+from tests.support.signals import suspend
 from tests.support.smtp_server import Script, SmtpServer
 
 SECRET = "whsec_" + "c2VjcmV0" * 4
@@ -132,7 +131,7 @@ class RawWebhookHarness(TransportHarness):
         self.receiver.kill()
 
     def hang_peer(self) -> None:
-        self.receiver.suspend()
+        suspend(self.receiver.pid)
 
 
 class JsonWebhookHarness(RawWebhookHarness):
@@ -192,7 +191,7 @@ class SmtpHarness(TransportHarness):
         self.server.kill()
 
     def hang_peer(self) -> None:
-        os.kill(self.server.pid, signal.SIGSTOP)
+        suspend(self.server.pid)
 
 
 class AuthenticatedSmtpHarness(SmtpHarness):

@@ -27,6 +27,7 @@ from postroom.transports.webhook_client import HttpClient
 from postroom.transports.webhook_exchange import NoAnswerError
 from postroom.transports.webhook_guard import AddressGuard, read_networks
 from tests.support.http_receiver import HttpReceiver
+from tests.support.signals import suspend
 
 CONTENT = "Subject: hi\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n".encode()
 KEY = b"0123456789abcdefghijklmnopqrstuv"
@@ -498,7 +499,7 @@ def test_success_and_failure_go_on_record_with_host_and_tls(
 
 def test_a_tls_handshake_that_hangs_ends(receiver: HttpReceiver) -> None:
     opened = transport(timeouts=QUICK).open()
-    receiver.suspend()
+    suspend(receiver.pid)
     outcome = send(opened, receiver.url().replace("http:", "https:"))
     opened.close()
     assert isinstance(outcome, Deferred)
@@ -512,7 +513,7 @@ def test_a_tls_handshake_that_hangs_ends(receiver: HttpReceiver) -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_abort_ends_a_hung_exchange_in_every_phase(receiver: HttpReceiver, scheme: str) -> None:
     opened = transport().open()
-    receiver.suspend()  # over https the handshake hangs, over http the answer
+    suspend(receiver.pid)  # over https the handshake hangs, over http the answer
     outcomes: list[Outcome] = []
     thread = threading.Thread(
         target=lambda: outcomes.append(send(opened, receiver.url().replace("http:", f"{scheme}:"))),

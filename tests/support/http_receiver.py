@@ -132,11 +132,8 @@ class HttpReceiver:
             time.sleep(POLL_SECONDS)
         return found
 
-    def suspend(self) -> None:
-        """Stop the process in its tracks: connections stand, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
-
     def resume(self) -> None:
+        """Let the process go on after :func:`tests.support.signals.suspend`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
