@@ -36,6 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from postroom.destinations import Gate
 from postroom.errors import UsageError
 from postroom.ids import format_id
 from postroom.lanes import destination_of
@@ -53,10 +54,7 @@ from postroom.stores.base import (
 )
 from postroom.windows import parse_window
 
-__all__ = ["Gate", "Scene", "explain_recipient"]
-
-Gate = tuple[str, float | None, str]
-"""A gate's name, until when (wall-clock seconds, None: not known), and the rule or reason."""
+__all__ = ["Scene", "explain_recipient"]
 
 _LIVE: Final = {
     "closed": ("hours", "{transport} is used only {rule}"),

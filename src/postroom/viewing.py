@@ -9,8 +9,9 @@ from typing import Self
 
 from postroom.archive import Archive
 from postroom.clock import Clock, SystemClock
+from postroom.destinations import Gate
 from postroom.errors import ConfigurationError, NotRunning, UnknownMessage
-from postroom.explaining import Gate, Scene, explain_recipient
+from postroom.explaining import Scene, explain_recipient
 from postroom.ids import parse_id
 from postroom.pauses import pauses_of
 from postroom.recipients import PENDING_STATES, State

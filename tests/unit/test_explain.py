@@ -8,7 +8,7 @@ import pytest
 
 from postroom import explaining
 from postroom.addresses import Address
-from postroom.explaining import Gate, Scene, explain_recipient
+from postroom.explaining import Scene, explain_recipient
 from postroom.ids import format_id
 from postroom.options import MessageOptions, RecipientOptions
 from postroom.outcomes import Reply

@@ -192,14 +192,12 @@ class Following:
                 (followup.key, json.dumps(sorted(reported))),
             )
         if again is None and not keep_content:
-            self.drop_content([followup.key])
+            complete = self._connection.execute(sql.COMPLETED, (json.dumps([followup.key]),)).fetchone()
+            if complete is not None:
+                self.drop_content([followup.key])
         return True
 
-    def drop_content(self, keys: Collection[int]) -> None:
-        """Remove the octets of those of the messages that are complete and that nobody needs any more."""
-        complete = [
-            key for (key,) in self._connection.execute(sql.COMPLETED, (json.dumps(list(keys)),)).fetchall()
-        ]
-        if complete:
-            for statement in sql.DROP_CONTENT:
-                self._connection.execute(statement, (json.dumps(complete),))
+    def drop_content(self, complete: Collection[int]) -> None:
+        """Remove the octets of complete messages, of those that nobody needs any more."""
+        for statement in sql.DROP_CONTENT:
+            self._connection.execute(statement, (json.dumps(list(complete)),))

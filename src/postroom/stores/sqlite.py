@@ -281,8 +281,7 @@ class SqliteStore(SqliteLife):
             done += [key for (key,) in self.connection.execute(sql.COMPLETED, (json.dumps(asked),))]
         self.following.ended(applied, done)
         if done and not self._keep_content:
-            for statement in sql.DROP_CONTENT:
-                self.connection.execute(statement, (json.dumps(done),))
+            self.following.drop_content(done)
         return done
 
     def claim(
