@@ -17,6 +17,8 @@
     │   ├── NotRunning
     │   ├── AlreadyRunning
     │   ├── ForkedProcess
+    │   ├── CursorExpired             events behind it were forgotten
+    │   ├── CursorMoved               somebody else committed the same cursor
     │   ├── InTransit                 a courier is sending it at this moment
     │   └── NotQueued                 it is already final
     ├── WorldError                    what the world did; the same call may succeed later
@@ -32,6 +34,8 @@ Every ``UsageError`` names the ``field``, the ``problem`` and the ``remedy``.
 __all__ = [
     "AlreadyRunning",
     "ConfigurationError",
+    "CursorExpired",
+    "CursorMoved",
     "ForkedProcess",
     "IdempotencyConflict",
     "InTransit",
@@ -129,6 +133,30 @@ class AlreadyRunning(StateError):
 
 class ForkedProcess(StateError):
     """The spooler was started in a parent process; threads and locks do not survive ``fork()``."""
+
+
+class CursorExpired(StateError):
+    """Events behind a cursor are not kept any more (``keep_events``), so that some may have been missed.
+
+    Attributes:
+        after: the cursor.
+        first: the earliest cursor that can still be read on from; what happened up to it is gone.
+    """
+
+    def __init__(self, after: int, first: int) -> None:
+        super().__init__(
+            f"events behind cursor {after} are not kept any more (the earliest left is {first}); read on after 0,"
+            " and find out by other means what happened meanwhile"
+        )
+        self.after = after
+        self.first = first
+
+    def __reduce__(self) -> tuple[type["CursorExpired"], tuple[int, int]]:
+        return type(self), (self.after, self.first)
+
+
+class CursorMoved(StateError):
+    """Another reader committed a named cursor since this one read from it: its events are that reader's."""
 
 
 class InTransit(StateError):

@@ -12,6 +12,10 @@
 | ``RecipientHeld`` | it waits for an operator (held, poison, in doubt) |
 | ``RecipientCancelled`` | recalled |
 | ``MessageCompleted`` | the last recipient of a message is settled |
+| ``RecipientReported`` | another system reported about a recipient: late, read, deleted unread, complained of |
+| ``NewMessage`` | an incoming message is in a folder |
+| ``InboundChanged`` | an incoming message was read, moved, marked or deleted |
+| ``ReceiverChanged`` | a receiver is up, connects or is down |
 | ``TransportChanged`` | a transport went up, was parked, probes or ramps |
 | ``ActorRestarted`` | the supervisor started an actor again |
 """
@@ -24,9 +28,12 @@ from postroom.outcomes import Reply
 __all__ = [
     "ActorRestarted",
     "Event",
+    "InboundChanged",
     "MessageCompleted",
     "MessageEvent",
     "MessageQueued",
+    "NewMessage",
+    "ReceiverChanged",
     "RecipientAccepted",
     "RecipientCancelled",
     "RecipientDeferred",
@@ -36,6 +43,7 @@ __all__ = [
     "RecipientFailed",
     "RecipientHeld",
     "RecipientRelayed",
+    "RecipientReported",
     "TransportChanged",
 ]
 
@@ -137,6 +145,70 @@ class RecipientHeld(RecipientEvent):
 @dataclass(frozen=True, slots=True)
 class RecipientCancelled(RecipientEvent):
     """It was recalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientReported(RecipientEvent):
+    """Another system reported about it, and its state is what it was.
+
+    Attributes:
+        action: "delayed", "expanded", "displayed", "deleted" or "complaint" (RFC 3464, RFC 8098, RFC 5965).
+        reporter: who says so.
+    """
+
+    action: str
+    reporter: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage(MessageEvent):
+    """An incoming message is in a folder: time to refresh the list.
+
+    Attributes:
+        folder: where it is.
+        subject: decoded.
+        author: its From field, decoded.
+        receiver: who took it.
+        message_class: MAPI's, as in "IPM.Note".
+        size: octets.
+        seen: it was read elsewhere already.
+    """
+
+    folder: str
+    subject: str
+    author: str
+    receiver: str
+    message_class: str
+    size: int
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InboundChanged(MessageEvent):
+    """An incoming message was changed.
+
+    Attributes:
+        folder: where it is now; where it was, if it was deleted.
+        change: "read", "unread", "moved", "marked" or "deleted".
+    """
+
+    folder: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverChanged(Event):
+    """A receiver is up, connects or is down.
+
+    Attributes:
+        receiver: its name.
+        status: "up", "connecting", "down", "standby" (another process runs it).
+        reason: why it is not up, "" when it is.
+    """
+
+    receiver: str
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

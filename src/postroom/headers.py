@@ -92,7 +92,7 @@ def field_value(head: bytes, lowered: bytes, name: bytes) -> bytes:
         lowered: ``head.lower()``.
         name: of the field.
     """
-    start = lowered.find(b"\n" + name + b":") + 1
+    start = 0 if lowered.startswith(name + b":") else lowered.find(b"\n" + name + b":") + 1
     if not start and not lowered.startswith(name + b":"):
         return b""
     start += len(name) + 1

@@ -95,7 +95,7 @@ def parse_id(text: str) -> int:
         UnknownMessage: ``text`` is not 13 characters of base 32.
     """
     number = -1
-    if len(text) == ID_LENGTH:
+    if isinstance(text, str) and len(text) == ID_LENGTH:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         try:
             number = 0
             for char in text:

@@ -68,6 +68,8 @@ class MessageOptions:
         resend_of: the number of the message that an operator sent again as this one, None for ordinary messages.
         added_by: the preprocessors that added it, the latest last, separated by commas; "" for what was submitted. They
             do not see it (:mod:`postroom.hooks`).
+        announces: the subscriber whom it tells of events (:mod:`postroom.notifying.subscribers`); "" for ordinary
+            messages.
     """
 
     ret: str = ""
@@ -76,6 +78,7 @@ class MessageOptions:
     report_of: int | None = None
     resend_of: int | None = None
     added_by: str = ""
+    announces: str = ""
 
     def to_json(self) -> str:
         """Return what is stored; only what differs from the defaults."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroom import headers
 from postroom.errors import InvalidMessage, MessageTooLarge, UsageError
 from postroom.messages import AnyMessage, PreparedMessage, prepare
 from postroom.serialising import serialise
@@ -682,3 +683,8 @@ class TestFingerprint:
         bare = b"From: ann@example.org\r\nSubject: x\r\n\r\nHi\r\n"
         assert prepared(bare, unique="a").fingerprint() == prepared(bare, unique="b").fingerprint()
         assert prepared(prepared(bare).content).fingerprint() == prepared(bare).fingerprint()
+
+
+def test_the_first_of_several_fields_counts_wherever_it_stands() -> None:
+    for head in (b"X-A: one\r\nX-A: two\r\n", b"To: x\r\nX-A: one\r\nX-A: two\r\n"):
+        assert headers.field_value(head, head.lower(), b"x-a") == b"one"

@@ -40,3 +40,18 @@ def test_an_unknown_durability_is_refused() -> None:
     wrong: Any = "maybe"
     with pytest.raises(ConfigurationError, match="synchronous: 'maybe' is unknown"):
         Settings(synchronous=wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("Nonsense", "is no event"), ("TransportChanged", "about a part of one process")]
+)
+def test_what_the_journal_cannot_keep_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        Settings(durable_events=frozenset({"NewMessage", name}))
+    assert caught.value.field == "durable_events"
+
+
+def test_what_the_journal_keeps() -> None:
+    assert Settings(keep_events=0).journalled == frozenset()
+    assert "TransportChanged" not in Settings(durable_events="all").journalled
+    assert Settings(durable_events=frozenset({"NewMessage"})).journalled == {"NewMessage"}

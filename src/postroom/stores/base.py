@@ -10,6 +10,7 @@ from typing import Protocol
 from postroom.ids import IdGenerator
 from postroom.recipients import State
 from postroom.selections import Selection
+from postroom.stores.inbox_base import Inbox, InboxReader, Journal, JournalReader
 from postroom.stores.records import (
     Action,
     Attempt,
@@ -91,6 +92,16 @@ class Store(Protocol):
     @property
     def following(self) -> Followed:
         """What the last transaction means for others."""
+        ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """Incoming messages."""
+        ...
+
+    @property
+    def events(self) -> Journal:
+        """The journal of events."""
         ...
 
     def open(self) -> None:
@@ -282,7 +293,7 @@ class Store(Protocol):
         ...
 
 
-class Reader(Protocol):
+class Reader(InboxReader, JournalReader, Protocol):
     """The reading side. Thread-safe; never waits for the writer."""
 
     def close(self) -> None:

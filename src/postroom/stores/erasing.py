@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from postroom.stores.base import storable
+from postroom.stores.inbox_erasing import erase_inbound_step, erase_journal_step
 from postroom.stores.search import index_again
 from postroom.traces import Traces
 
@@ -28,6 +29,7 @@ __all__ = [
     "Erased",
     "concerned",
     "erase_asides",
+    "erase_incoming",
     "erase_step",
     "log_erasure",
     "operations_naming",
@@ -191,6 +193,18 @@ def erase_step(connection: "Connection", traces: Traces, keys: Sequence[int]) ->
     return Erased(len(complete), recipients, attempts, dropped[0], left)
 
 
+def erase_incoming(connection: "Connection", traces: Traces, keys: Sequence[int]) -> int:
+    """Erase the address from filed incoming messages, within the caller's transaction; returns how many contents went.
+
+    Args:
+        connection: the writer's.
+        traces: what to look for.
+        keys: the messages, few enough for one transaction.
+    """
+    with _zeroing(connection):
+        return erase_inbound_step(connection, traces, keys)
+
+
 @contextmanager
 def _zeroing(connection: "Connection") -> Generator[None]:
     """Have SQLite overwrite what is deleted with zeros, rather than only mark it as free."""
@@ -299,7 +313,8 @@ def operations_naming(connection: "Connection", traces: Traces) -> int:
 def erase_asides(connection: "Connection", traces: Traces) -> int:
     """Erase the address from what is not about one message, within the caller's transaction; returns rows changed.
 
-    Standing orders that name it go, and so do requests to other processes; the log of operations keeps its entries.
+    Standing orders that name it go, and so do requests to other processes; the log of operations and the journal of
+    events keep their entries.
     """
     with _zeroing(connection):
         changed = sum(
@@ -324,6 +339,7 @@ def erase_asides(connection: "Connection", traces: Traces) -> int:
             if traces.in_key(row[0])
         ]
         connection.executemany("DELETE FROM ordering WHERE key = ?", ordering)
+        changed += erase_journal_step(connection, traces)
     return changed + len(orders) + len(requests) + len(ordering)
 
 

@@ -138,7 +138,7 @@ class Following:
         due: dict[int, float] = {}
         for s in over:
             asked = s.state in _GOOD and "success" in followed.get(s.key, "") and not s.reported
-            if s.state in _FAILING or asked:
+            if (s.state in _FAILING and not s.reported) or asked:
                 due[s.key] = s.at if s.key in completed else s.at + (self._linger or 0.0)
         for key, at in due.items():
             self._connection.execute(

@@ -245,14 +245,20 @@ class SqliteReader:
         states: dict[tuple[str, State], int] = {}
         accepted: dict[str, int] = {}
         outcomes: dict[tuple[str, str], int] = {}
+        received: dict[str, int] = {}
+        reports: dict[tuple[str, str], int] = {}
         for kind, scope, label, n in self._rows("SELECT kind, scope, label, n FROM tally"):
             if kind == "state":
                 states[scope, _BY_NAME[label]] = n
             elif kind == "accepted":
                 accepted[label] = n
-            else:
+            elif kind == "outcome":
                 outcomes[scope, label] = n
-        return Tally(states, accepted, outcomes)
+            elif kind == "received":
+                received[scope] = n
+            elif kind == "reports":
+                reports[scope, label] = n
+        return Tally(states, accepted, outcomes, received, reports)
 
     def recount(self) -> Mapping[tuple[str, State], int]:
         """Count the pending recipients row by row; see the protocol."""

@@ -1,7 +1,7 @@
 """What a spool tells of what is in it: messages, recipients, history, orders, counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from postroom.addresses import Address
@@ -120,11 +120,15 @@ class Tally:
         states: recipients by (transport, state); final states count for ever, also after their rows are gone.
         accepted: recipients ever accepted, by address type.
         outcomes: outcomes ever recorded, by (transport, outcome label).
+        received: incoming messages ever stored, by receiver.
+        remote_reports: incoming messages that reported about others, by (receiver, "matched" or "unmatched").
     """
 
     states: Mapping[tuple[str, State], int]
     accepted: Mapping[str, int]
     outcomes: Mapping[tuple[str, str], int]
+    received: Mapping[str, int] = field(default_factory=dict[str, int])
+    remote_reports: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     @property
     def imbalance(self) -> int:

@@ -243,7 +243,105 @@ def m002_complete(db: Database) -> None:
     db.conn.execute("CREATE TABLE fact (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID")
 
 
-KNOWN = frozenset({m001_spool.__name__, m002_complete.__name__})
+@MIGRATIONS()
+def m003_receive(db: Database) -> None:
+    """Incoming messages in folders, the ledger of what was taken, reports about ours, and the journal of events."""
+    # A partial index, since most messages that leave at once are relayed and never accepted with an id.
+    db.conn.execute("CREATE INDEX recipient_remote ON recipient (remote_id) WHERE remote_id IS NOT NULL")
+    # Message-IDs of our own making hold the number, so only others are looked for (stores/remote_reports.py). Those
+    # that Python makes begin with the time, which keeps the insertions at the end of the index.
+    db.conn.execute(
+        "CREATE INDEX message_foreign ON message (message_id) WHERE substr(message_id, 15, 1) <> '@'"
+    )
+    db.conn.execute(
+        "CREATE TABLE folder (name TEXT PRIMARY KEY NOT NULL, created REAL NOT NULL) WITHOUT ROWID"
+    )
+    db.conn.execute(
+        """
+        CREATE TABLE inbound (
+            id INTEGER PRIMARY KEY,
+            folder TEXT NOT NULL,
+            received REAL NOT NULL,
+            receiver TEXT NOT NULL,
+            sender TEXT,
+            recipients TEXT NOT NULL,
+            remote TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            subject TEXT NOT NULL,
+            author TEXT NOT NULL,
+            message_id TEXT NOT NULL,
+            message_class TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seen INTEGER NOT NULL DEFAULT 0,
+            answered INTEGER NOT NULL DEFAULT 0,
+            flagged INTEGER NOT NULL DEFAULT 0,
+            tags TEXT,
+            matched INTEGER NOT NULL DEFAULT 0,
+            notified TEXT NOT NULL DEFAULT '',
+            attempts INTEGER NOT NULL DEFAULT 0,
+            due REAL,
+            owner INTEGER,
+            error TEXT NOT NULL DEFAULT '',
+            changed REAL NOT NULL
+        )
+        """
+    )
+    db.conn.execute("CREATE INDEX inbound_folder ON inbound (folder, id)")
+    db.conn.execute("CREATE INDEX inbound_unseen ON inbound (folder) WHERE seen = 0")
+    db.conn.execute("CREATE INDEX inbound_due ON inbound (due) WHERE due IS NOT NULL")
+    db.conn.execute("CREATE INDEX inbound_message_id ON inbound (message_id)")
+    _table(db, "inbound_content").create(
+        {"inbound_id": int, "data": bytes}, pk="inbound_id", not_null={"data"}
+    )
+    # The arrival and what was found out about it, for those that postprocessors have not seen yet.
+    _table(db, "arriving").create({"inbound_id": int, "data": str}, pk="inbound_id", not_null={"data"})
+    # What was taken from where, so that nothing is taken twice.
+    db.conn.execute(
+        """
+        CREATE TABLE ledger (
+            receiver TEXT NOT NULL,
+            source TEXT NOT NULL,
+            uid TEXT NOT NULL,
+            inbound_id INTEGER NOT NULL,
+            expires REAL,
+            PRIMARY KEY (receiver, source, uid)
+        ) WITHOUT ROWID
+        """
+    )
+    db.conn.execute("CREATE INDEX ledger_expiring ON ledger (expires) WHERE expires IS NOT NULL")
+    db.conn.execute(
+        "CREATE TABLE progress (receiver TEXT NOT NULL, source TEXT NOT NULL, value TEXT NOT NULL,"
+        " PRIMARY KEY (receiver, source)) WITHOUT ROWID"
+    )
+    # Reports about recipients whose own outcome is not on the record yet.
+    db.conn.execute(
+        "CREATE TABLE early_report (id INTEGER PRIMARY KEY, message_id INTEGER NOT NULL, idx INTEGER NOT NULL,"
+        " at REAL NOT NULL, data TEXT NOT NULL)"
+    )
+    # Which instance runs a receiver that only one may run.
+    db.conn.execute(
+        "CREATE TABLE lease (name TEXT PRIMARY KEY NOT NULL, node INTEGER NOT NULL, until REAL NOT NULL)"
+        " WITHOUT ROWID"
+    )
+    # AUTOINCREMENT: a number is never used again, so a cursor means the same for ever.
+    db.conn.execute(
+        """
+        CREATE TABLE event (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at REAL NOT NULL,
+            kind TEXT NOT NULL,
+            data TEXT NOT NULL
+        )
+        """
+    )
+    db.conn.execute("CREATE INDEX event_at ON event (at)")
+    db.conn.execute(
+        "CREATE TABLE event_cursor (name TEXT PRIMARY KEY NOT NULL, position INTEGER NOT NULL, at REAL NOT NULL)"
+        " WITHOUT ROWID"
+    )
+
+
+KNOWN = frozenset({m001_spool.__name__, m002_complete.__name__, m003_receive.__name__})
 """The migrations that this program has; a spool with others comes from a newer one."""
 
 

@@ -382,6 +382,12 @@ class SqliteStore(SqliteLife):
                 self._move(transport, State.SENDING, State.HELD if transport in hold else State.QUEUED, n)
         self.connection.execute(sql.ADOPT_HELD, {"node": node, "hold": held})
         self.connection.execute(sql.ADOPT_DOUBTFUL, {"node": node, "hold": held})
+        # What its intake had claimed is due now, and its receivers are anybody's.
+        self.connection.execute(
+            "UPDATE inbound SET due = ?, owner = NULL WHERE due IS NOT NULL AND owner = ?",
+            (self._clock.time(), node),
+        )
+        self.connection.execute("DELETE FROM lease WHERE node = ?", (node,))
         self.connection.execute("DELETE FROM standing WHERE node = ?", (node,))
         self.connection.execute("DELETE FROM instance WHERE node = ?", (node,))
 

@@ -22,12 +22,16 @@ from postroom.stores.base import (
     DestinationStanding,
     Order,
     Request,
+    Settlement,
     Standing,
     storable,
 )
 from postroom.stores.claiming import Claimer
 from postroom.stores.driver import Synchronous, connect, drop_statistics, sqlite3
 from postroom.stores.following import Following
+from postroom.stores.inbox import SqliteInbox
+from postroom.stores.inbox_search import index_inbound_step
+from postroom.stores.journal import SqliteJournal
 from postroom.stores.liveness import InstanceLocks
 from postroom.stores.onestep import (
     OneStep,
@@ -61,6 +65,8 @@ class SqliteLife:
 
     Attributes:
         following: what the last transaction means for followups and for messages that wait for others.
+        inbox: incoming messages.
+        events: the journal of events.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -87,6 +93,8 @@ class SqliteLife:
         self.node = -1
         self.ids: IdGenerator
         self.following: Following
+        self.inbox: SqliteInbox
+        self.events: SqliteJournal
 
     # Opening and closing
 
@@ -138,19 +146,29 @@ class SqliteLife:
         self.following = Following(self.connection, self._linger)
         if self.node < 0:
             self._register()
+        self.inbox = SqliteInbox(
+            self.connection, self.node, self.ids, self._tally, self._change_unowned, self._locks.is_dead
+        )
+        self.events = SqliteJournal(self.connection)
         self._place = self._found()
+
+    def _change_unowned(self, settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[int]]:
+        """Settle recipients that nobody has in hand."""
+        raise NotImplementedError
 
     def _register(self) -> None:
         """Become an instance; the generator of numbers lives as long as that, since some are not stored yet."""
         now = self._clock.time()
-        self.begin()
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
             taken = {node for (node,) in self.connection.execute("SELECT node FROM instance")}
             free = (node for node in range(MAX_NODE + 1) if node not in taken and self._locks.acquire(node))
             node = next(free, None)
             if node is None:
                 raise SpoolUnavailable(f"all {MAX_NODE + 1} instance numbers are taken")  # noqa: TRY301 - as the rest
-            (floor,) = self.connection.execute("SELECT max(id) FROM message").fetchone()
+            (floor,) = self.connection.execute(
+                "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT max(id) FROM inbound), 0))"
+            ).fetchone()
             self.connection.execute(
                 "INSERT INTO instance (node, pid, host, started, heartbeat) VALUES (?, ?, ?, ?, ?)",
                 (node, os.getpid(), socket.gethostname(), now, now),
@@ -202,6 +220,7 @@ class SqliteLife:
         self._tally.clear()
         self._untouched = True
         self.following.begin()
+        self.inbox.begin()
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -260,8 +279,9 @@ class SqliteLife:
         return self._purger.purge(before, content_before, limit)
 
     def index(self, limit: int, now: float) -> int:
-        """Take messages into the search index; see the protocol."""
-        return index_step(self.connection, limit, now)
+        """Take messages, sent and received, into the search index; see the protocol."""
+        sent = index_step(self.connection, limit, now)
+        return sent + index_inbound_step(self.connection, limit)
 
     def set_standing(self, standing: Standing) -> None:
         """Record where a transport stands; see the protocol."""

@@ -1,0 +1,1 @@
+"""Who wants to know: the journal of events, cursors, streams and subscribers."""
