@@ -18,11 +18,13 @@ from postroom.delivery import Delivery
 from postroom.errors import ConfigurationError, TransportDown
 from postroom.outcomes import Delivered, Relayed
 from postroom.replies import ReplyRow, ReplyTable, smtp_table
+from postroom.tokens import Tokens
 from postroom.transports.base import Limits, Outcomes, Session, Transport
 from postroom.transports.smtp_client import SmtpClient, tls_of
 from postroom.transports.smtp_dialogue import Dialogue, OutOfStep
 from postroom.transports.smtp_envelope import Features
 from postroom.transports.smtp_timeouts import SmtpTimeouts
+from postroom.transports.smtp_verp import limits_for, send_each, signed
 
 __all__ = ["LmtpTransport", "SmtpSession", "SmtpTimeouts", "SmtpTransport"]
 
@@ -61,6 +63,10 @@ class SmtpTransport(Transport):
         timeouts: see :class:`SmtpTimeouts`; ``limits.attempt_timeout`` should exceed their sum.
         outcome: what an accepted message becomes: ``Relayed``, or ``Delivered`` where the server is the last
             hop.
+        bounces: gives each recipient a signed return path of its own, so that reports are matched with certainty
+            whatever they say (VERP; see :mod:`postroom.tokens`). MAIL FROM is that address then, the message itself is
+            not changed, each recipient has a transaction of its own (``limits.recipients_per_delivery`` is 1), and a
+            server that offers DSN gets a signed ENVID unless the sender gave one.
         monotonic: the clock by which the hour is measured, in seconds.
         table: what replies mean: ``replies`` and the built-in rows.
     """
@@ -81,6 +87,7 @@ class SmtpTransport(Transport):
     replies: Sequence[ReplyRow] = ()
     timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
     outcome: type[Relayed | Delivered] = Relayed
+    bounces: Tokens | None = None
     monotonic: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
     table: ReplyTable = field(init=False, repr=False, compare=False)
     _pipelining_again: float | None = field(default=None, init=False, repr=False, compare=False)
@@ -114,6 +121,7 @@ class SmtpTransport(Transport):
             )
         if self.security != "none" and self.ssl_context is None:
             self.ssl_context = ssl.create_default_context()
+        self.limits = limits_for(self.limits, self.bounces)
         self.table = smtp_table(self.replies)
 
     @property
@@ -200,12 +208,17 @@ class SmtpSession(Session):
 
         When the server turns out not to pipeline, the session connects again and goes command by command.
         """
+        bounces = self._transport.bounces
+        if bounces is None:
+            return self._send(delivery)
+        return send_each(signed(delivery, bounces), self._send, self._reconnect, lambda: self.usable)
+
+    def _send(self, delivery: Delivery) -> Outcomes:
         try:
             return self._dialogue.send(delivery)
         except OutOfStep:
             self._transport.avoid_pipelining()
-            self._client.close()
-            self._client, self._dialogue = self._connect()
+            self._reconnect()
             return self._dialogue.send(delivery)
         except TransportDown:
             if self._dialogue.silent:
@@ -234,6 +247,10 @@ class SmtpSession(Session):
             with suppress(OSError):
                 # An SSLSocket's own shutdown would first drop its TLS state under the reading thread.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _reconnect(self) -> None:
+        self._client.close()
+        self._client, self._dialogue = self._connect()
 
     def _connect(self) -> tuple[SmtpClient, Dialogue]:
         transport = self._transport

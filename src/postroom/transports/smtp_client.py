@@ -4,22 +4,70 @@ import base64
 import smtplib
 import socket
 import ssl
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from postroom.errors import TransportDown
+from postroom.transports.smtp_timeouts import SmtpTimeouts
 from postroom.transports.smtp_wire import Lost, SocketWire, read_reply
 
-if TYPE_CHECKING:
-    from postroom.transports.smtp import SmtpTransport
+__all__ = ["Server", "SmtpClient", "tls_of"]
 
-__all__ = ["SmtpClient", "tls_of"]
+
+class Server(Protocol):
+    """What the client must know of a server; the attributes are those of ``SmtpTransport``."""
+
+    @property
+    def host(self) -> str:
+        """The name or address to connect to, or the path of a unix socket."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        ...
+
+    @property
+    def lmtp(self) -> bool:
+        """Whether LMTP is spoken."""
+        ...
+
+    @property
+    def security(self) -> str:
+        """One of "starttls", "tls" and "none"."""
+        ...
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For TLS."""
+        ...
+
+    @property
+    def username(self) -> str | None:
+        """For AUTH, None for none."""
+        ...
+
+    @property
+    def password(self) -> str | Callable[[], str] | None:
+        """For AUTH, or what returns it."""
+        ...
+
+    @property
+    def local_hostname(self) -> str | None:
+        """Our name in EHLO; None for the machine's own."""
+        ...
+
+    @property
+    def timeouts(self) -> SmtpTimeouts:
+        """How long to wait."""
+        ...
 
 
 class SmtpClient(smtplib.SMTP):
     """smtplib's client, reading through the wire that the dialogue goes on with."""
 
-    def __init__(self, transport: "SmtpTransport") -> None:
+    def __init__(self, transport: Server) -> None:
         self._transport = transport
         self._wire: SocketWire | None = None
         if transport.lmtp:
@@ -74,7 +122,7 @@ class SmtpClient(smtplib.SMTP):
                 sock.close()
                 raise
         else:
-            sock = socket.create_connection((host, port), timeouts.connect)
+            sock = socket.create_connection((host, port), timeouts.connect, self.source_address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if transport.security == "tls" and transport.ssl_context is not None:
