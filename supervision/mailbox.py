@@ -70,6 +70,17 @@ class MailboxActor(pykka.ThreadingActor):
         """Monotonic seconds at which the current batch or hook began; None while waiting. Any thread."""
         return self.actor_inbox.busy_since
 
+    def tell_self(self, letter: object) -> bool:
+        """Put a letter into this very actor's mailbox, from any thread; False if the actor has ended.
+
+        A handle that is to lead here may not do so yet while the actor starts.
+        """
+        try:
+            self.actor_ref.tell(letter)
+        except pykka.ActorDeadError:
+            return False
+        return True
+
     def depth(self) -> int:
         """Return how many letters wait, without those of the current batch. Any thread may ask."""
         return self.actor_inbox.qsize()

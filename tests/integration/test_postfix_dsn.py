@@ -2,12 +2,6 @@
 
 import email
 import email.policy
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
@@ -20,39 +14,10 @@ from postroom.delivery import Delivery, Target
 from postroom.options import MessageOptions, RecipientOptions
 from postroom.outcomes import Relayed
 from postroom.transports.smtp import SmtpTransport
+from tests.support.postfix import Postfix
 from tests.support.smtp_server import Script, SmtpServer
-from tests.support.system import require
 
 SECONDS = 30.0
-MAIN = """\
-compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = relay.example
-mydestination =
-mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks,reject
-relayhost = [127.0.0.1]:{next_port}
-alias_maps =
-maillog_file = /dev/stdout
-"""
-MASTER = """\
-127.0.0.1:{port} inet n - n - - smtpd
-postlog unix-dgram n - n - 1 postlogd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-tlsmgr unix - - n 1000? 1 tlsmgr
-"""
 
 
 @pytest.fixture
@@ -64,40 +29,8 @@ def behind(tmp_path: Path) -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def relay(behind: SmtpServer) -> Iterator[int]:
-    program = require("postfix", "postfix")
-    if os.geteuid() != 0:
-        pytest.skip("Postfix is started by root only")
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-    # Not below pytest's folder: Postfix's own user must be able to get there.
-    folder = Path(tempfile.mkdtemp(prefix="postroom-postfix-"))
-    try:
-        folder.chmod(0o755)
-        for name in ("etc", "queue", "data"):
-            (folder / name).mkdir()
-        shutil.chown(folder / "data", "postfix")
-        (folder / "etc/main.cf").write_text(MAIN.format(folder=folder, next_port=behind.port))
-        (folder / "etc/master.cf").write_text(MASTER.format(port=port))
-        command = [str(program), "-c", str(folder / "etc"), "start-fg"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + SECONDS
-            while not listens(port):
-                assert process.poll() is None, "Postfix ended"
-                assert time.monotonic() < deadline, "Postfix does not listen"
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(10)
-    finally:
-        shutil.rmtree(folder)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with Postfix(relayhost=f"[127.0.0.1]:{behind.port}") as running:
+        yield running.port
 
 
 def reports(behind: SmtpServer, count: int) -> list[EmailMessage]:

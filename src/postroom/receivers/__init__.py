@@ -1,0 +1,1 @@
+"""Receivers: where messages come from."""
