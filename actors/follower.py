@@ -65,6 +65,10 @@ MAX_FAULTS: Final = 12
 CLOSE_SECONDS: Final = 2.0
 
 
+def _followup_of(errand: Errand) -> Followup:
+    return errand.followup
+
+
 @dataclass(frozen=True, slots=True)
 class _Worked:
     """A clerk is done with an errand."""
@@ -125,8 +129,8 @@ class FollowerActor(MailboxActor):
         self._look_at: float = 0.0
         self._watch_at = math.inf
         self._more = False
-        self._reports = Clerks(f"{name}-reports", 1, self._reporter, self._tell_worked)
-        self._sent = Clerks(f"{name}-sent", SENT_CLERKS, self._teller, self._tell_worked)
+        self._reports = Clerks(f"{name}-reports", 1, self._reporter, self._tell_worked, _followup_of)
+        self._sent = Clerks(f"{name}-sent", SENT_CLERKS, self._teller, self._tell_worked, _followup_of)
 
     def on_start(self) -> None:
         """Look at once: what a former incarnation had under way is still in the spool."""
@@ -211,7 +215,7 @@ class FollowerActor(MailboxActor):
         sleep = LONGEST_SLEEP if due is None else min(max(due - now, SHORTEST_SLEEP), LONGEST_SLEEP)
         self._look_at = self.monotonic() + sleep
 
-    def _clerks(self, followup: Followup) -> Clerks:
+    def _clerks(self, followup: Followup) -> Clerks[Errand, Followup, Done]:
         return self._sent if followup.kind == "sent" else self._reports
 
     def _begin(self, followup: Followup, now: float) -> None:
@@ -246,7 +250,12 @@ class FollowerActor(MailboxActor):
         return SentTeller(aftermath, self._context.reader, self._context.clock, self._context.instruments)
 
     def _tell_worked(self, errand: Errand, outcome: Done | BaseException) -> None:
-        self._context.handles.follower.tell(_Worked(errand, outcome))
+        self._hear(_Worked(errand, outcome))
+
+    def _hear(self, letter: object) -> None:
+        """Be told something from another thread, also while the handle does not lead here yet."""
+        if not self._context.handles.follower.tell(letter):
+            self.tell_self(letter)
 
     def _worked(self, errand: Errand, outcome: Done | BaseException) -> None:
         if not self._is_ours(errand):
@@ -275,7 +284,7 @@ class FollowerActor(MailboxActor):
 
     def _tell_store(self, errand: Errand, done: Done) -> None:
         handles = self._context.handles
-        tell = handles.follower.tell
+        tell = self._hear
 
         def pass_on(ticket: Ticket) -> None:
             tell(_Answered(errand, ticket))

@@ -4,10 +4,8 @@ Listing, searching and exporting only read, from any process. Bringing the searc
 they go through the spooler's store, which is the only writer of a process: step by step, each a short transaction.
 """
 
-import math
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,6 +21,7 @@ from postroom.recipients import FINAL_STATES, State
 from postroom.sentitems import Erasure, Exported, Found, SentItem
 from postroom.stores.archive import Filter, SqliteArchive
 from postroom.stores.search import index_step, match_expression
+from postroom.times import Time, seconds
 
 if TYPE_CHECKING:
     from postroom.stores.driver import sqlite3 as driver
@@ -37,9 +36,6 @@ STEP = 100
 SAMPLE = 20
 SEARCH_SECONDS = 5.0
 ERASE_SECONDS = 600.0
-
-Time = float | datetime
-"""Seconds since the Unix epoch, or an aware datetime."""
 
 
 class Archive:
@@ -220,10 +216,10 @@ class Archive:
     ) -> Erasure:
         """Erase an address from the spool, wherever it stands; without ``apply`` only say what that would change.
 
-        A random tombstone takes its place in envelopes, histories, subjects, operators' entries and the index; octets
-        of every message in which it stands are dropped, idempotency keys that name it forgotten, and standing orders
-        that name it dropped. Counts stay what they are. What has been delivered, written to logs, backed up or exported
-        is out of reach.
+        A random tombstone takes its place in envelopes, histories, subjects, operators' entries, the index and the
+        journal of events; octets of every message sent or received in which it stands are dropped, idempotency keys
+        that name it forgotten, and standing orders that name it dropped. Counts stay what they are. What has been
+        delivered, written to logs, backed up or exported is out of reach.
 
         Args:
             address: whose. Found in upper and lower case, and as bounces and URLs write it.
@@ -307,21 +303,7 @@ def _filter(
     return Filter(
         sender=sender,
         tenant=tenant,
-        first=0 if since is None else key_at(_seconds("since", since)),
-        end=(1 << 63) - 1 if until is None else key_at(_seconds("until", until)),
+        first=0 if since is None else key_at(seconds("since", since)),
+        end=(1 << 63) - 1 if until is None else key_at(seconds("until", until)),
         states=frozenset(states),
     )
-
-
-def _seconds(name: str, given: Time) -> float:
-    if isinstance(given, datetime):
-        if given.tzinfo is None or given.utcoffset() is None:
-            raise UsageError(
-                name, "is a datetime without time zone", "give an aware one, as in datetime.now(UTC)"
-            )
-        return given.timestamp()
-    if isinstance(given, bool) or not math.isfinite(given) or not 0 <= given < 253_402_300_800.0:
-        raise UsageError(
-            name, f"{given!r} is no date before the year 10000", "give seconds since the Unix epoch"
-        )
-    return float(given)

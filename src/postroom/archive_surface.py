@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import IO
 
 from postroom.addresses import Address
-from postroom.archive import ERASE_SECONDS, SEARCH_SECONDS, Time
+from postroom.archive import ERASE_SECONDS, SEARCH_SECONDS
 from postroom.mailfiles import ExportFormat
 from postroom.recipients import FINAL_STATES, State
 from postroom.running import Running
 from postroom.sentitems import Erasure, Exported, Found, SentItem
+from postroom.times import Time
 
 __all__ = ["ArchiveSurface"]
 

@@ -1,13 +1,13 @@
-"""What an archive changes, through the store's actor."""
+"""What the archive and the mail store change, through the store's actor."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from postroom.actors.context import Context
 from postroom.actors.protocol import Perform
 from postroom.operating import ask, ordered
 from postroom.operations import Operations
-from postroom.stores.base import Action, Store
+from postroom.stores.base import Action, NewMessage, Store
 from postroom.stores.sqlite import SqliteStore
 from postroom.tickets import Ticket
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class StoreWriter:
-    """See :class:`postroom.privacy.Writer`. Thread-safe.
+    """See :class:`postroom.privacy.Writer` and ``MailWriter`` of the mail store. Thread-safe.
 
     Args:
         context: what the actors share.
@@ -40,11 +40,14 @@ class StoreWriter:
             SpoolUnavailable: the store did not answer in time.
             NotRunning: the spooler was stopped before it did.
         """
+        return self.step(lambda store: work(cast("SqliteStore", store).connection), timeout=timeout)
 
-        def step(store: Store) -> T:
-            return work(cast("SqliteStore", store).connection)
+    def step(self, step: Callable[[Store], T], messages: Sequence[NewMessage] = (), *, timeout: float) -> T:
+        """Do ``step`` in the store's thread, in a transaction of its own; see ``Perform`` for ``messages``.
 
-        letter = Perform(step, Ticket())
+        Raises: as :meth:`perform`.
+        """
+        letter = Perform(step, Ticket(), messages)
         return cast("T", ask(self._context, letter, "a step", timeout=timeout, running=self._running))
 
     def cancel(self, message_id: str, recipients: Collection[int] | None = None) -> tuple[int, ...]:

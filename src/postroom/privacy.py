@@ -20,11 +20,13 @@ from postroom.stores.erasing import (
     Erased,
     concerned,
     erase_asides,
+    erase_incoming,
     erase_step,
     log_erasure,
     operations_naming,
     orders_naming,
 )
+from postroom.stores.inbox_erasing import ConcernedInbound, concerned_inbound
 from postroom.traces import Traces
 
 if TYPE_CHECKING:
@@ -64,7 +66,10 @@ class Writer(Protocol):
 
 @dataclass(slots=True)
 class _Scan:
-    """What was found in the whole spool; see :class:`postroom.stores.erasing.Concerned`."""
+    """What was found in the whole spool; see :class:`postroom.stores.erasing.Concerned`.
+
+    Of incoming messages ``inbound`` are in folders; ``processed`` are those that postprocessors have.
+    """
 
     keys: list[int] = field(default_factory=list[int])
     pending: list[tuple[int, tuple[int, ...] | None]] = field(
@@ -73,6 +78,8 @@ class _Scan:
     recipients: int = 0
     senders: int = 0
     contents: int = 0
+    inbound: list[int] = field(default_factory=list[int])
+    processed: list[int] = field(default_factory=list[int])
 
 
 class Eraser:
@@ -119,12 +126,13 @@ class Eraser:
         def result(pending: Iterable[int], *, rewritten: bool = False, trouble: str = "") -> Erasure:
             return Erasure(
                 address=parsed, applied=apply, tombstone=traces.tombstone, messages=len(scan.keys), sent=scan.senders,
-                recipients=scan.recipients, contents=scan.contents, orders=len(orders), operations=operations,
+                recipients=scan.recipients, inbound=len(scan.inbound) + len(scan.processed), contents=scan.contents,
+                orders=len(orders), operations=operations,
                 pending=tuple(map(format_id, pending)), rewritten=rewritten, trouble=trouble,
             )  # fmt: skip
 
         if not apply:
-            return result(key for key, _ in scan.pending)
+            return result([*(key for key, _ in scan.pending), *scan.processed])
         writer = self._writer
         if writer is None:
             raise UsageError("apply", "needs a spooler that writes", "call erase() of a running Spooler")
@@ -139,6 +147,10 @@ class Eraser:
         if orders:
             writer.drop_orders(orders)
         left, scan.contents = self._erase_all(writer, traces, scan.keys, deadline)
+        left += scan.processed
+        for start in range(0, len(scan.inbound), STEP):
+            some = scan.inbound[start : start + STEP]
+            scan.contents += writer.perform(partial(_change_incoming, traces, some), self._left(deadline))
         now = self._clock.time()
 
         def finish(connection: "Connection") -> None:
@@ -162,6 +174,13 @@ class Eraser:
             scan.senders += found.senders
             scan.contents += found.contents
             after = found.last
+        after = 0
+        while after is not None:
+            incoming = self._store.read(partial(_look_incoming, traces, after))
+            scan.inbound += [key for key in incoming.keys if key not in incoming.pending]
+            scan.processed += incoming.pending
+            scan.contents += incoming.contents
+            after = incoming.last
         return scan
 
     def _erase_all(
@@ -199,6 +218,14 @@ class Eraser:
 
 def _look(traces: Traces, after: int, connection: "Connection") -> Concerned:
     return concerned(connection, traces, after, SCAN)
+
+
+def _look_incoming(traces: Traces, after: int, connection: "Connection") -> ConcernedInbound:
+    return concerned_inbound(connection, traces, after, SCAN)
+
+
+def _change_incoming(traces: Traces, keys: list[int], connection: "Connection") -> int:
+    return erase_incoming(connection, traces, keys)
 
 
 def _change(traces: Traces, keys: list[int], connection: "Connection") -> Erased:

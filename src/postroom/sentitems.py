@@ -124,10 +124,12 @@ class Erasure:
         messages: in which the address stands anywhere.
         sent: those of them from the address.
         recipients: that have, had or might have got the address.
+        inbound: incoming messages in which it stands anywhere.
         contents: messages whose octets go, or went: they cannot be told apart from what they say.
         orders: standing orders that name it, and go. One that kept mail from the address keeps nothing from then on.
         operations: entries of the log of operations that name it, and stay with the tombstone.
-        pending: ids of messages that are left alone because some of their recipients are not settled.
+        pending: ids of messages that are left alone because some of their recipients are not settled, or because
+            postprocessors have them.
         rewritten: the database file was rewritten and its write-ahead log emptied, so that not even unused parts of
             them hold anything of what was erased.
         trouble: why that was not done, "" if nobody asked for it or it was.
@@ -142,6 +144,7 @@ class Erasure:
     contents: int
     orders: int
     operations: int
+    inbound: int = 0
     pending: tuple[str, ...] = ()
     rewritten: bool = False
     trouble: str = ""

@@ -13,6 +13,7 @@ from postroom.destinations import Gate
 from postroom.errors import ConfigurationError, NotRunning, UnknownMessage
 from postroom.explaining import Scene, explain_recipient
 from postroom.ids import parse_id
+from postroom.inbound.mailstore import MailStore
 from postroom.pauses import pauses_of
 from postroom.recipients import PENDING_STATES, State
 from postroom.status import (
@@ -23,7 +24,7 @@ from postroom.status import (
     queue_entry,
 )
 from postroom.stores.base import InstanceRow, MessageRecord, Order, Reader, Standing, Tally
-from postroom.stores.reader import SqliteReader
+from postroom.stores.inbox_reader import SqliteInboxReader
 
 __all__ = ["SpoolView", "best_standings"]
 
@@ -88,7 +89,7 @@ class SpoolView(AbstractContextManager["SpoolView"]):
                 raise ConfigurationError(
                     "path", f"there is no spool at {path}", "start a spooler on it first"
                 )
-            self._own: SqliteReader | None = SqliteReader(Path(path))
+            self._own: SqliteInboxReader | None = SqliteInboxReader(Path(path))
             self._reader: Reader = self._own
         else:
             self._own = None
@@ -102,6 +103,11 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         self._archive = archive
         if archive is None and isinstance(path, str | Path):
             self._archive = Archive(Path(path), clock=self._clock)
+        self._mail = (
+            MailStore(Path(path), self._own, clock=self._clock)
+            if isinstance(path, str | Path) and self._own is not None
+            else None
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +192,17 @@ class SpoolView(AbstractContextManager["SpoolView"]):
         if self._archive is None:
             raise NotRunning("this view has no archive; open one on the spool's file")
         return self._archive
+
+    @property
+    def mail(self) -> MailStore:
+        """Incoming mail: lists, search and export. It only reads.
+
+        Raises:
+            NotRunning: the view was not opened on a path.
+        """
+        if self._mail is None:
+            raise NotRunning("this view has no mail; open one on the spool's file")
+        return self._mail
 
     def queue(
         self,
