@@ -75,7 +75,9 @@ class PendingReceipt:
 
         self._ticket.also(tell)
         try:
-            await asyncio.wait_for(event.wait(), timeout)
+            # Not wait_for: in Python 3.11 that forgets a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout):
+                await event.wait()
         except TimeoutError:
             return False
         return True

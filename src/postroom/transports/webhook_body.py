@@ -19,6 +19,8 @@ The body of a request is one object, the same at every attempt::
                        "content": "<base64>"}]
     }
 
+An announcement of events (:mod:`postroom.notifying.subscribers`) has JSON as its content, and that is the body.
+
 Nothing here raises for a malformed message: what cannot be decoded is shown with replacement characters.
 """
 
@@ -47,6 +49,8 @@ class JsonBody:
 
     def __init__(self, delivery: Delivery) -> None:
         message = message_from_bytes(delivery.content, policy=_STRUCTURE)
+        announces = delivery.options is not None and delivery.options.announces
+        self._announcement = _octets(message) if announces else None
         headers = list(_headers(message))
         leaves = list(_leaves(message))
         text = _shown(leaves, "text/plain")
@@ -66,6 +70,8 @@ class JsonBody:
 
     def encode(self, target: Target) -> bytes:
         """Return the body for one recipient, in UTF-8."""
+        if self._announcement is not None:
+            return self._announcement
         fields = self._fields | {"recipient": str(target.address)}
         # Lone surrogates stand for octets that nobody could decode; UTF-8 has no form for them.
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
