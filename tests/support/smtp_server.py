@@ -355,7 +355,7 @@ async def run_scripted(options: argparse.Namespace, record: Record) -> tuple[Ser
     if options.unix:
         await asyncio.start_unix_server(server.serve, options.unix)
         return server, 0
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", options.port, reuse_address=True)
+    listening = await asyncio.start_server(server.serve, options.host, options.port, reuse_address=True)
     return server, listening.sockets[0].getsockname()[1]
 
 
@@ -432,7 +432,9 @@ async def run_aiosmtpd(options: argparse.Namespace, record: Record) -> int:
         await loop.create_unix_server(factory, options.unix)
         return 0
     implicit = context if options.implicit_tls else None
-    listening = await loop.create_server(factory, "127.0.0.1", options.port, ssl=implicit, reuse_address=True)
+    listening = await loop.create_server(
+        factory, options.host, options.port, ssl=implicit, reuse_address=True
+    )
     port: int = listening.sockets[0].getsockname()[1]
     return port
 
@@ -505,6 +507,7 @@ class SmtpServer:
         lmtp: speak LMTP.
         unix: listen on this unix socket instead of a port.
         port: listen there; 0 lets the system choose. A restart keeps it.
+        host: the loopback address to listen on.
         options: further command line options, such as ``("--engine", "aiosmtpd")``.
     """
 
@@ -516,12 +519,19 @@ class SmtpServer:
         lmtp: bool = False,
         unix: Path | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
         options: tuple[str, ...] = (),
     ) -> None:
         self.record = record
         self.port = port
         self._script = script or Script()
-        self._options = [*options, *(["--lmtp"] if lmtp else []), *(["--unix", str(unix)] if unix else [])]
+        self._options = [
+            "--host",
+            host,
+            *options,
+            *(["--lmtp"] if lmtp else []),
+            *(["--unix", str(unix)] if unix else []),
+        ]
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -614,6 +624,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="An SMTP or LMTP server for tests")
     parser.add_argument("--engine", choices=["scripted", "aiosmtpd"], default="scripted")
     parser.add_argument("--record", required=True, help="file to which accepted messages are appended")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--unix", default="", help="unix socket to listen on instead")
     parser.add_argument("--lmtp", action="store_true")

@@ -5,19 +5,19 @@ Postroom runs) own the sessions: one session is used by one courier, never by tw
 reused within the limits, and is closed by the courier. ``open()`` may be called from several couriers at once.
 
 A new transport is one file, one line of configuration and the conformance suite
-(``tests/conformance/transports.py``).
+(:mod:`postroom.testing.transports`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tenacity.wait import wait_base
 
 from postroom.delivery import Delivery, Target
-from postroom.errors import ConfigurationError
-from postroom.outcomes import Outcome
+from postroom.errors import ConfigurationError, TransportDown
+from postroom.outcomes import Deferred, Outcome, Reply
 from postroom.retries import RetryPolicies, RetryPolicy
 from postroom.routing import Route
 from postroom.throttles import Throttle
@@ -110,6 +110,23 @@ class Session(ABC):
 
     def abort(self) -> None:  # noqa: B027 - doing nothing is right for a session that cannot hang
         """Unblock a hung ``send`` from another thread, for example by shutting the socket down. Never raises."""
+
+    def send_each(self, delivery: Delivery, store: Callable[[Delivery, Target], Outcome]) -> list[Outcome]:
+        """Answer for each target by itself; for sessions that store one copy for each.
+
+        Raises:
+            TransportDown: at the first target. Later the others are deferred: what was stored must be settled now, or
+                it would be stored again.
+        """
+        outcomes: list[Outcome] = []
+        for target in delivery.targets:
+            try:
+                outcomes.append(store(delivery, target))
+            except TransportDown as down:
+                if not outcomes:
+                    raise
+                outcomes.append(Deferred(Reply(down.reason, "4.3.0"), down.retry_after))
+        return outcomes
 
     def was_delivered(self, delivery: Delivery, target: Target) -> bool | None:
         """Return whether an earlier attempt that is in doubt arrived; None when that cannot be known."""

@@ -126,16 +126,7 @@ class MaildirSession(Session):
         """Store one copy for each target."""
         if not self.usable:
             raise SessionStale("the session is closed")
-        outcomes: list[Outcome] = []
-        for target in delivery.targets:
-            try:
-                outcomes.append(self._store(delivery, target))
-            except TransportDown as down:
-                if not outcomes:
-                    raise
-                # What was stored for the targets before must be settled now, or it would be stored again.
-                outcomes.append(Deferred(Reply(down.reason, "4.3.0"), down.retry_after))
-        return outcomes
+        return self.send_each(delivery, self._store)
 
     def _store(self, delivery: Delivery, target: Target) -> Outcome:
         try:
