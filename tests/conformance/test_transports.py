@@ -11,14 +11,14 @@ import pytest
 
 from postroom.addresses import Address, parse_address
 from postroom.delivery import Delivery, Target
+from postroom.testing.transports import SENDER, Arrival, TransportConformance, TransportHarness
 from postroom.transports.base import Transport
 from postroom.transports.log import LogTransport
 from postroom.transports.maildir import MaildirTransport
 from postroom.transports.memory import MemoryTransport
 from postroom.transports.smtp import LmtpTransport, SmtpTransport
 from postroom.transports.webhook import Timeouts, WebhookTransport
-from tests.conformance.transports import SENDER, Arrival, TransportConformance, TransportHarness
-from tests.support.http_receiver import HttpReceiver
+from tests.support.http_receiver import HttpReceiver, Received
 from tests.support.signals import suspend
 from tests.support.smtp_server import Script, SmtpServer
 
@@ -110,6 +110,16 @@ class RawWebhookHarness(TransportHarness):
 
     def __init__(self, receiver: HttpReceiver) -> None:
         self.receiver = receiver
+        self.port = receiver.port
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.receiver.port)
+
+    def make_at(self, host: str, port: int) -> Transport:
+        assert host == "127.0.0.1"
+        self.port = port
+        return self.make()
 
     def make(self) -> Transport:
         return WebhookTransport(
@@ -122,10 +132,21 @@ class RawWebhookHarness(TransportHarness):
         )
 
     def address(self, number: int) -> Address:
-        return parse_address(self.receiver.url(f"/hook/{number}"))
+        return parse_address(self._url(f"/hook/{number}"))
+
+    def _url(self, path: str) -> str:
+        return self.receiver.url(path).replace(f":{self.receiver.port}/", f":{self.port}/")
 
     def arrived(self) -> list[Arrival]:
-        return [(self.receiver.url(each.path), each.body) for each in self.receiver.received()]
+        return [(self._url(each.path), each.body) for each in self._complete()]
+
+    def _complete(self) -> list[Received]:
+        """Leave out what was cut off: no server hands on half a request."""
+        return [
+            each
+            for each in self.receiver.received()
+            if len(each.body) == int(each.headers.get("content-length", "-1"))
+        ]
 
     def stop_peer(self) -> None:
         self.receiver.kill()
@@ -147,7 +168,7 @@ class JsonWebhookHarness(RawWebhookHarness):
         )
 
     def arrived(self) -> list[Arrival]:
-        documents = [json.loads(each.body) for each in self.receiver.received()]
+        documents = [json.loads(each.body) for each in self._complete()]
         assert all(each["sender"] in {SENDER, ""} for each in documents)
         return [(each["recipient"], each["text"].encode()) for each in documents]
 
@@ -168,10 +189,17 @@ class SmtpHarness(TransportHarness):
     def __init__(self, server: SmtpServer) -> None:
         self.server = server
 
+    @property
+    def peer(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.server.port)
+
     def make(self) -> Transport:
+        return self.make_at(*self.peer)
+
+    def make_at(self, host: str, port: int) -> Transport:
         return SmtpTransport(
-            "127.0.0.1",
-            self.server.port,
+            host,
+            port,
             security="none",
             username=self.username,
             password=self.password,
@@ -203,8 +231,8 @@ class AuthenticatedSmtpHarness(SmtpHarness):
 
 
 class LmtpHarness(SmtpHarness):
-    def make(self) -> Transport:
-        return LmtpTransport("127.0.0.1", self.server.port, address_types={"smtp"})
+    def make_at(self, host: str, port: int) -> Transport:
+        return LmtpTransport(host, port, address_types={"smtp"})
 
 
 class TestSmtpTransport(TransportConformance):

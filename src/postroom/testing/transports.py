@@ -9,168 +9,65 @@ Write a harness for the transport, and a test class that gives it::
                 yield SmsHarness(gateway)
 
 The suite uses nothing of pytest but the fixture named ``harness``, and skips what a harness says it cannot
-show.
+show. Where deliveries can be led through a proxy, it cuts the connection at one step after the other
+(:mod:`postroom.testing.faults`): what did not arrive must not be called delivered, and what is in doubt must be tried
+again.
 """
+
+# ruff: noqa: D102, S101 - they are tests: the names say what they show
 
 import copy
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from postroom.addresses import Address
-from postroom.delivery import Delivery, Target
+from postroom.delivery import Delivery
 from postroom.errors import SessionStale, TransportDown
-from postroom.ids import IdGenerator
 from postroom.outcomes import (
-    MAX_REPLY_TEXT,
     Accepted,
     Deferred,
     Delivered,
-    Failed,
-    NotMine,
     Outcome,
-    Processed,
     Relayed,
 )
-from postroom.retries import MAX_RETRY_AFTER
 from postroom.routing import Router
+from postroom.testing.faults import FaultyPeer, Trouble
+from postroom.testing.samples import SAMPLES, Sample
+from postroom.testing.transport_harness import (
+    SENDER,
+    Arrival,
+    TransportHarness,
+    make_delivery,
+    outcome_list,
+)
 from postroom.transports.base import Outcomes, Session, Transport
 
-__all__ = ["SAMPLES", "Arrival", "TransportConformance", "TransportHarness", "make_delivery"]
+__all__ = [
+    "SAMPLES",
+    "SENDER",
+    "Arrival",
+    "Sample",
+    "TransportConformance",
+    "TransportHarness",
+    "assert_arrived",
+    "make_delivery",
+    "outcome_list",
+]
 
-SENDER = "app@example.org"
 PATIENCE = 30.0
 """Seconds after which something that must end is taken to hang."""
 
-MEBIBYTE = 1024 * 1024
-
-Arrival = tuple[str, bytes]
-"""The recipient's address as text, and what arrived there."""
+MOST_CUTS = 24
+"""Places in each direction at which a connection is cut at most."""
 
 _FINE = (Delivered, Relayed, Accepted)
-_ANY = (*_FINE, Deferred, Failed, NotMine, Processed)
-
-_new_key = IdGenerator(7, time.time).next
-
-
-class TransportHarness(ABC):
-    """One transport's messaging system, running, and a way to see what arrived in it.
-
-    Attributes:
-        secrets: texts that no ``repr`` may show; the transports that ``make`` returns must hold them.
-        shows_content: ``arrived`` can tell the content, not only the recipients.
-        can_fail: ``stop_peer`` works.
-        can_hang: ``hang_peer`` works.
-    """
-
-    secrets: Sequence[str] = ()
-    shows_content: bool = True
-    can_fail: bool = False
-    can_hang: bool = False
-
-    @abstractmethod
-    def make(self) -> Transport:
-        """Return a fresh transport to the running system, with timeouts of some seconds."""
-
-    @abstractmethod
-    def address(self, number: int) -> Address:
-        """Return the address of the ``number``-th good recipient, canonical; different for each number."""
-
-    @abstractmethod
-    def arrived(self) -> list[Arrival]:
-        """Return everything that arrived so far, one entry for each recipient of each message."""
-
-    def expected(self, delivery: Delivery, target: Target) -> bytes:
-        """Return what should arrive: the content, unless the transport documents a translation."""
-        del target
-        return delivery.content
-
-    def stop_peer(self) -> None:
-        """End the messaging system abruptly."""
-        raise NotImplementedError
-
-    def hang_peer(self) -> None:
-        """Make the messaging system take what it is sent and never answer."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A content that transports tend to damage."""
-
-    name: str
-    content: bytes
-    eight_bit: bool = False
-
-
-def _message(body: bytes, content_type: str = "text/plain; charset=utf-8", encoding: str = "8bit") -> bytes:
-    lines = (
-        "From: app@example.org",
-        "To: undisclosed-recipients:;",
-        "Subject: conformance",
-        "Message-ID: <conformance@example.org>",
-        "MIME-Version: 1.0",
-        f"Content-Type: {content_type}",
-        f"Content-Transfer-Encoding: {encoding}",
-        "",
-        "",
-    )
-    return "\r\n".join(lines).encode("ascii") + body
-
-
-SAMPLES: tuple[Sample, ...] = (
-    Sample("short", _message(b"Hello.\r\n", encoding="7bit")),
-    Sample("empty body", _message(b"", encoding="7bit")),
-    Sample("one blank line", _message(b"\r\n", encoding="7bit")),
-    Sample("blank lines at the end", _message(b"x\r\n\r\n\r\n\r\n", encoding="7bit")),
-    Sample("dots", _message(b".\r\n..\r\n.x\r\n\r\n.\r\n...\r\n", encoding="7bit")),
-    Sample("dot at the end", _message(b"last\r\n.\r\n", encoding="7bit")),
-    Sample("From_ lines", _message(b"From here on\r\n>From there\r\n", encoding="7bit")),
-    Sample("non-Latin", _message("Ελληνικά, עברית, 日本語, 🐘\r\n".encode()), eight_bit=True),
-    Sample("latin-1", _message(b"Gr\xfc\xdfe\r\n", "text/plain; charset=iso-8859-1"), eight_bit=True),
-    Sample("long line", _message(b"x" * 990 + b"\r\n", encoding="7bit")),
-    Sample(
-        "5 MiB", _message((b"0123456789abcde." * 62 + b"\r\n") * (5 * MEBIBYTE // 994 + 1), encoding="7bit")
-    ),
-)
-
-
-def make_delivery(
-    addresses: Sequence[Address], content: bytes = SAMPLES[0].content, *, eight_bit: bool = False
-) -> Delivery:
-    """Return a delivery with a key of its own."""
-    targets = tuple(Target(index, address) for index, address in enumerate(addresses))
-    return Delivery(_new_key(), SENDER, targets, content, created=time.time(), eight_bit=eight_bit)
-
-
-def outcome_list(outcomes: Outcomes, delivery: Delivery) -> list[Outcome]:
-    """Return one outcome for each target, or fail: the right number of the right types."""
-    if isinstance(outcomes, _ANY):
-        _assert_fit_for_the_record(outcomes)
-        return [outcomes] * len(delivery.targets)
-    listed = list(outcomes)
-    assert len(listed) == len(delivery.targets), f"{len(listed)} outcomes for {len(delivery.targets)} targets"
-    for outcome in listed:
-        assert isinstance(outcome, _ANY), f"{outcome!r} is not an outcome"
-        _assert_fit_for_the_record(outcome)
-    return listed
-
-
-def _assert_fit_for_the_record(outcome: Outcome) -> None:
-    reply = outcome.reply
-    assert len(reply.text) <= MAX_REPLY_TEXT, outcome
-    for text in (reply.text, reply.status, reply.remote, reply.tls):
-        assert text.isprintable(), outcome
-    if reply.status and not isinstance(outcome, NotMine):
-        wanted = "4" if isinstance(outcome, Deferred) else "5" if isinstance(outcome, Failed) else "2"
-        assert reply.status.startswith(f"{wanted}."), outcome
-    if isinstance(outcome, Deferred):
-        assert outcome.retry_after is None or 0 <= outcome.retry_after <= MAX_RETRY_AFTER, outcome
 
 
 def assert_arrived(harness: TransportHarness, deliveries: Sequence[Delivery]) -> None:
@@ -368,6 +265,138 @@ class TransportConformance:
             assert problems == []
         finally:
             session.close()
+
+    def test_a_connection_that_is_cut_at_every_step(self, harness: TransportHarness) -> None:
+        with _proxied(harness) as proxy:
+            transport = harness.make_at(*proxy.address)
+            once, twice = {harness.address(0)}, set[Address]()
+            assert _attempt(transport, make_delivery([harness.address(0)])), (
+                "it cannot deliver through a proxy"
+            )
+            for number, trouble in enumerate(proxy.steps(MOST_CUTS, harness.cut_by), start=1):
+                address = harness.address(number)
+                delivery = make_delivery([address])
+                proxy.arm(trouble)
+                sent = _attempt(transport, delivery)
+                proxy.arm(None)
+                if sent or _was_delivered(transport, delivery):
+                    once.add(address)
+                else:
+                    # Some of these have arrived: the answer was lost. Nobody can know which, so all are sent again.
+                    twice.add(address)
+                    assert _attempt(transport, delivery), "it does not get over a connection that was cut"
+            found = _arrivals(harness, once | twice)
+            wrong = {each: found[str(each)] for each in once if found[str(each)] != 1}
+            assert wrong == {}, "called delivered, and not there once"
+            wrong = {each: found[str(each)] for each in twice if found[str(each)] not in {1, 2}}
+            assert wrong == {}, "sent again, and not there once or twice"
+            assert any(found[str(each)] == 1 for each in twice), "what was cut early must not have arrived"
+
+    def test_a_connection_that_is_slow_at_every_step(self, harness: TransportHarness) -> None:
+        with _proxied(harness) as proxy:
+            transport = harness.make_at(*proxy.address)
+            deliveries = [make_delivery([harness.address(0)])]
+            assert _attempt(transport, deliveries[0])
+            for trouble in proxy.steps(3, harness.cut_by):
+                deliveries.append(make_delivery([harness.address(0)]))
+                proxy.arm(replace(trouble, kind="delay", seconds=0.05))
+                assert _attempt(transport, deliveries[-1]), trouble
+        assert_arrived(harness, deliveries)
+
+    def test_abort_unblocks_a_send_whose_answers_are_swallowed(self, harness: TransportHarness) -> None:
+        with _proxied(harness) as proxy:
+            transport = harness.make_at(*proxy.address)
+            session = transport.open()
+            try:
+                session.send(make_delivery([harness.address(0)]))
+                # Before it is closed: what is said then is nothing that send() could wait for.
+                passed = proxy.passed("to client")
+            finally:
+                session.close()
+            last = passed.lines - 1 if harness.cut_by == "lines" else passed.octets // 2
+            for place in sorted({0, max(0, last)}):
+                self._hang(harness, transport, proxy, Trouble("to client", place, harness.cut_by, "swallow"))
+
+    def _hang(
+        self, harness: TransportHarness, transport: Transport, proxy: FaultyPeer, trouble: Trouble
+    ) -> None:
+        sessions: list[Session] = []
+        problems: list[BaseException] = []
+
+        def courier() -> None:
+            try:
+                _assert_temporary(send, make_delivery([harness.address(0)]))
+            except BaseException as error:  # noqa: BLE001 - shown by the main thread
+                problems.append(error)
+
+        def send(delivery: Delivery) -> Outcomes:
+            sessions.append(transport.open())
+            return sessions[0].send(delivery)
+
+        proxy.arm(trouble)
+        thread = threading.Thread(target=courier, daemon=True)
+        thread.start()
+        try:
+            assert proxy.struck.wait(PATIENCE)
+            until = time.monotonic() + PATIENCE
+            while thread.is_alive() and time.monotonic() < until:
+                for session in sessions:
+                    session.abort()
+                thread.join(0.05)
+                if not sessions:
+                    proxy.cut()  # it hangs in open(), which nobody can abort but the network
+            assert not thread.is_alive(), "abort() did not unblock send()"
+        finally:
+            proxy.cut()
+            thread.join(PATIENCE)
+            for session in sessions:
+                session.close()
+        assert problems == []
+
+
+@contextmanager
+def _proxied(harness: TransportHarness) -> Generator[FaultyPeer]:
+    peer = harness.peer
+    if peer is None:
+        pytest.skip("its connection cannot be led through a proxy")
+    with FaultyPeer(*peer) as proxy:
+        yield proxy
+
+
+def _arrivals(harness: TransportHarness, wanted: Collection[Address]) -> Counter[str]:
+    """Return how much arrived at each address, when something has at all that are wanted."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        found = Counter(recipient for recipient, _ in harness.arrived())
+        if all(found[str(address)] for address in wanted) or time.monotonic() >= until:
+            return found
+        time.sleep(0.01)
+
+
+def _attempt(transport: Transport, delivery: Delivery) -> bool:
+    """Try to deliver over a fresh session; return whether it says so, fail if it says anything but "later"."""
+    try:
+        session = transport.open()
+    except (TransportDown, SessionStale):
+        return False
+    try:
+        outcomes = outcome_list(session.send(delivery), delivery)
+    except (TransportDown, SessionStale):
+        return False
+    finally:
+        session.close()
+    for outcome in outcomes:
+        assert isinstance(outcome, (*_FINE, Deferred)), f"a connection that is cut is no reason for {outcome}"
+    return all(isinstance(outcome, _FINE) for outcome in outcomes)
+
+
+def _was_delivered(transport: Transport, delivery: Delivery) -> bool:
+    """Ask, as a courier does about what is in doubt."""
+    session = transport.open()
+    try:
+        return all(session.was_delivered(delivery, target) for target in delivery.targets)
+    finally:
+        session.close()
 
 
 class _opened:  # noqa: N801 - reads as a statement: with _opened(…)
