@@ -11,6 +11,7 @@ from postroom.actors.protocol import (
     FollowedUp,
     Journal,
     Order,
+    Receive,
     Reclaim,
     Settle,
     Stand,
@@ -18,9 +19,11 @@ from postroom.actors.protocol import (
 )
 from postroom.addresses import Address
 from postroom.delivery import Target
+from postroom.events import Event
 from postroom.lanes import destination_of
 from postroom.recipients import State
 from postroom.stores.base import Accepted, Claimed, Controlled, NewMessage, Settlement
+from postroom.stores.inbox_base import Inbox
 from postroom.tickets import Ticket
 from postroom.transports.base import Transport
 
@@ -42,6 +45,7 @@ class Batch:
     destinations: list[StandDestination] = field(default_factory=list[StandDestination])
     followed: list[FollowedUp] = field(default_factory=list[FollowedUp])
     orders: list[Order] = field(default_factory=list[Order])
+    receives: list[Receive] = field(default_factory=list[Receive])
 
     @property
     def empty(self) -> bool:
@@ -53,7 +57,7 @@ class Batch:
         """Whether there are only messages to accept and jobs to settle, and no letter that may turn out torn."""
         if self.reclaims or self.claims or self.journals or self.acts or self.stands:
             return False
-        if self.destinations or self.followed or self.orders:
+        if self.destinations or self.followed or self.orders or self.receives:
             return False
         return not any(job.added for job in self.jobs) and not any(
             len(letter.messages) > 1 and any(m.idempotency_key is not None for m in letter.messages)
@@ -63,7 +67,9 @@ class Batch:
     @property
     def size(self) -> int:
         """Messages and jobs in the transaction."""
-        return sum(len(letter.messages) for letter in self.accepts) + len(self.jobs) + len(self.claims)
+        taken = sum(len(letter.messages) for letter in self.accepts)
+        received = sum(len(letter.inbound) + len(letter.messages) for letter in self.receives)
+        return taken + received + len(self.jobs) + len(self.claims)
 
     def messages(self) -> list[NewMessage]:
         """Return the messages of all accepts, in order."""
@@ -105,6 +111,8 @@ def sort_letters(letters: Sequence[object]) -> Batch:  # noqa: C901, PLR0912 - o
             batch.followed.append(letter)
         elif isinstance(letter, Order):
             batch.orders.append(letter)
+        elif isinstance(letter, Receive):
+            batch.receives.append(letter)
         else:
             continue
         batch.letters.append(letter)
@@ -170,6 +178,9 @@ class Effects:
         self.journalled: list[tuple[str, list[Job]]] = []
         self.claims: dict[str, tuple[bool, float | None]] = {}
         self.claimed_jobs: dict[str, list[Job]] = {}
+        self.events: list[Event] = []
+        self.arriving: float | None = None
+        self.journalled_events = False
         self.late = 0
         self.ordered = False
         self.octets = 0
@@ -291,6 +302,17 @@ class Effects:
                 )  # fmt: skip
                 work.setdefault(name, []).append(job)
         return dict(work)
+
+    # Receiving
+
+    def received(self, inbox: Inbox) -> None:
+        """Note what incoming messages, and the reports among them, have changed; what is noted is taken away."""
+        self.events += inbox.news
+        for reported in inbox.reported:
+            self.changed += reported.settlements
+            self.completed += reported.completed
+        if inbox.due is not None:
+            self.arriving = inbox.due if self.arriving is None else min(self.arriving, inbox.due)
 
     # Settling, claiming, controlling
 

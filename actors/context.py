@@ -8,6 +8,9 @@ from postroom.actors.courier import CourierPool
 from postroom.clock import Clock
 from postroom.completions import Completions
 from postroom.metrics import Instruments
+from postroom.notifying.bell import Bell
+from postroom.notifying.journalled import Journalled
+from postroom.receivers.status import ReceiverStatus
 from postroom.routing import Router
 from postroom.settings import Settings
 from postroom.stores.base import Order, Reader, Standing, Store
@@ -27,7 +30,10 @@ class Handles:
     timer: Handle = field(default_factory=Handle)
     checkpointer: Handle = field(default_factory=Handle)
     follower: Handle = field(default_factory=Handle)
+    intake: Handle = field(default_factory=Handle)
     transports: Mapping[str, Handle] = field(default_factory=dict[str, Handle])
+    receivers: Mapping[str, Handle] = field(default_factory=dict[str, Handle])
+    announcers: Mapping[str, Handle] = field(default_factory=dict[str, Handle])
 
 
 class StandingOrders:
@@ -63,6 +69,10 @@ class Context:
     pools: dict[str, CourierPool] = field(default_factory=dict[str, CourierPool])
     standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
     orders: StandingOrders = field(default_factory=StandingOrders)
+    journalled: Journalled = field(default_factory=Journalled)
+    bell: Bell = field(default_factory=Bell)
+    receiving: dict[str, ReceiverStatus] = field(default_factory=dict[str, ReceiverStatus])
+    keep_trash: float | None = None
 
 
 class Audience:

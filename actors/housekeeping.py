@@ -6,7 +6,7 @@ from typing import Any
 
 from postroom.actors.batches import Effects
 from postroom.actors.context import Context
-from postroom.actors.protocol import Act, FollowupsDue, Ordered, Probe, Reroute
+from postroom.actors.protocol import Act, Arriving, FollowupsDue, Ordered, Probe, Reroute
 from postroom.stores.base import Place, Replan, Replanned
 from postroom.stores.driver import sqlite3
 from postroom.tickets import Ticket
@@ -29,6 +29,10 @@ PAUSE = 0.05
 
 ROUTES = "routes"
 """The fact that tells which routes the spool was planned for."""
+
+
+def _ignore(_count: int) -> None:
+    pass
 
 
 class Housekeeper:
@@ -96,6 +100,8 @@ class Housekeeper:
         if not context.delivers:
             return False
         more = self._sweep(now)
+        if self._store.inbox.has_early_reports():
+            self._transact(lambda _effects: _ignore(self._store.inbox.apply_early_reports(now, STEP)))
         more = self._walk(now) or more
         if context.settings.search:
             more = self._index(now) or more
@@ -116,6 +122,10 @@ class Housekeeper:
         due = context.reader.next_followup()
         if due is not None:
             context.handles.follower.tell(FollowupsDue(due))
+        arriving = context.reader.next_arriving()
+        if arriving is not None:
+            context.handles.intake.tell(Arriving(arriving))
+        context.bell.ring()
         self._answer_requests()
 
     def _answer_requests(self) -> None:
@@ -151,6 +161,9 @@ class Housekeeper:
             )
             if transport not in self._context.transports:
                 self._walks.setdefault(("replan", transport), None)
+        arriving = self._context.reader.next_arriving()
+        if arriving is not None:
+            self._context.handles.intake.tell(Arriving(arriving))
         if adopted:
             # What was wanted of the dead is done before anybody can claim what they left.
             self._answer_requests()
@@ -256,6 +269,19 @@ class Housekeeper:
 
     # Forgetting
 
+    def _purge_beside(self, now: float) -> bool:
+        """Forget old events, keys of the ledger, and what was deleted long ago; return whether there may be more."""
+        context = self._context
+        trash_before = None if context.keep_trash is None else now - context.keep_trash
+        removed: list[int] = []
+
+        def step(_effects: Effects) -> None:
+            removed.append(self._store.inbox.purge(now, STEP, trash_before))
+            removed.append(self._store.events.purge(now - context.settings.keep_events, STEP))
+
+        self._transact(step)
+        return max(removed) >= STEP
+
     def _purge(self, now: float) -> bool:
         """Forget a few old messages; return whether there may be more."""
         settings = self._context.settings
@@ -265,6 +291,7 @@ class Housekeeper:
         dropped_before = now - settings.keep_content if settings.keep_content else 0.0
         more = self._store.purge(before, dropped_before, STEP) > 0
         self._store.commit()
+        more = self._purge_beside(now) or more
         if not more:
             self._purge_at = now + PURGE_SECONDS
         return more

@@ -4,6 +4,7 @@
 letter                from → to             meaning
 ====================  ====================  ===========================================================================
 ``Accept``            submitters → store    make these messages durable, then resolve the ticket
+``Receive``           receivers → store     make these incoming messages durable, then resolve the ticket
 ``Settle``            transport → store     write down what became of these jobs
 ``Journal``           transport → store     write down that these jobs are about to be sent
 ``Claim``             transport → store     hand over due work from the spool
@@ -33,6 +34,7 @@ letter                from → to             meaning
 ``Look``              timer → transport     look at the clock
 ``WakeAt``            anyone → timer        tell me this letter then
 ``Happened``          anyone → notifier     what subscribers may want to know
+``Arriving``          store → intake        incoming messages wait for postprocessing
 ``Checkpoint``        store → checkpointer  copy the log into the database
 ====================  ====================  ===========================================================================
 """
@@ -43,6 +45,7 @@ from dataclasses import dataclass, field
 from postroom.active_queue import Job
 from postroom.addresses import Address
 from postroom.events import Event
+from postroom.inbound.values import NewInbound
 from postroom.stores.base import (
     Action,
     DestinationStanding,
@@ -59,6 +62,7 @@ from postroom.tickets import Ticket
 __all__ = [
     "Accept",
     "Act",
+    "Arriving",
     "Checkpoint",
     "Checkpointed",
     "Claim",
@@ -79,6 +83,7 @@ __all__ = [
     "Ordered",
     "Perform",
     "Probe",
+    "Receive",
     "Reclaim",
     "Reclaimed",
     "Reroute",
@@ -103,6 +108,34 @@ class Accept:
         self.messages = messages
         self.ticket = ticket
         self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Incoming messages to make durable; the ticket gets a list of :class:`postroom.inbound.values.Received`.
+
+    Attributes:
+        receiver: the receiver's name.
+        inbound: the messages.
+        messages: outgoing ones that are accepted in the same transaction.
+        progress: facts to remember by source.
+        ticket: for the answer.
+        again: the letter may have been handled by an earlier incarnation of the store.
+    """
+
+    receiver: str
+    inbound: Sequence[NewInbound]
+    messages: Sequence[NewMessage]
+    progress: Mapping[str, str]
+    ticket: Ticket
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Incoming messages wait for postprocessing; the earliest is due at this wall-clock time."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +242,16 @@ class Perform:
     """One bounded step of maintenance, in a transaction of its own; the ticket gets what it returns.
 
     The step raises whatever it likes: it is undone, and the ticket gets the error.
+
+    Attributes:
+        step: what to do.
+        ticket: for the answer.
+        messages: outgoing messages that are accepted in the same transaction, if the step returns something true.
     """
 
     step: Callable[[Store], object]
     ticket: Ticket
+    messages: Sequence[NewMessage] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ letters gather while a commit is under way.
 
 import contextlib
 import logging
-import math
 import sqlite3 as stdlib_sqlite3
 from collections.abc import Callable, Collection, Sequence
 from queue import Empty
@@ -16,29 +15,23 @@ from postroom.active_queue import Phase
 from postroom.actors.batches import Batch, Effects, TornLetterError, sort_letters
 from postroom.actors.context import Context
 from postroom.actors.housekeeping import Housekeeper
+from postroom.actors.notifier import events_of
 from postroom.actors.protocol import (
     Accept,
     Act,
     Checkpoint,
     Checkpointed,
-    Claimed,
-    Committed,
     FollowedUp,
-    FollowupsDue,
     Happened,
     Housekeep,
-    Journalled,
     MoveOn,
     Order,
-    Ordered,
     Perform,
-    Reclaimed,
-    Reroute,
-    Room,
-    Work,
+    Receive,
 )
+from postroom.actors.telling import Telling
 from postroom.actors.timer import wake
-from postroom.errors import SpoolFull, SpoolUnavailable, WorldError
+from postroom.errors import SpoolFull, SpoolUnavailable, UsageError, WorldError
 from postroom.stores.base import Accepted, Controlled
 from postroom.stores.driver import sqlite3
 from postroom.supervision import MailboxActor
@@ -90,7 +83,7 @@ class StoreActor(MailboxActor):
         self._checkpointing = False
         self._house = Housekeeper(context, self._in_transaction, self._is_busy, self._act)
         self._current: list[object] = []
-        self._awaited: dict[str, float] = {}
+        self._telling = Telling(context)
         # Out of memory but not changed yet; a transaction that fails in between is repeated with them.
         self._revoked: dict[int, list[int]] = {}
 
@@ -128,7 +121,7 @@ class StoreActor(MailboxActor):
             while True:
                 letters.append(self.mailbox.get_nowait().message)
         for letter in letters:
-            if isinstance(letter, Accept | Act | FollowedUp | Order | Perform):
+            if isinstance(letter, Accept | Act | FollowedUp | Order | Perform | Receive):
                 letter.ticket.resolve(error=StoreDied())
 
     # Letters
@@ -156,7 +149,7 @@ class StoreActor(MailboxActor):
         batch = sort_letters(letters)
         if batch.empty:
             return
-        effects = Effects(listened=self._context.audience.any)
+        effects = Effects(listened=self._context.audience.any or self._is_journalled(batch))
         try:
             self._transact(batch, effects)
         except DriverError as error:
@@ -171,10 +164,12 @@ class StoreActor(MailboxActor):
             else:
                 for letter in batch.letters:
                     self._try([letter])
-        except BaseException:
+        except BaseException as error:
             self._store.rollback()
             effects.release_reserved()
-            raise
+            if not (batch.receives and isinstance(error, Exception)):
+                raise
+            self._refuse_received(batch, error)
         else:
             self._failures = 0
             self._announce(batch, effects)
@@ -187,7 +182,7 @@ class StoreActor(MailboxActor):
         keep = {
             letter.transport: context.queues[letter.transport].void_waiting() for letter in batch.reclaims
         }
-        if batch.exchange_only:
+        if batch.exchange_only and not self._is_journalled(batch):
             self._exchange(batch, effects, now)
             self._measure(batch, started)
             return
@@ -202,6 +197,9 @@ class StoreActor(MailboxActor):
             messages += letter.messages if there else ()
             effects.tickets.append((letter.ticket, there))
         messages += [message for job in batch.jobs for message in job.added]
+        for receive in batch.receives:
+            messages += receive.messages
+            self._receive(receive, effects, now)
         if messages:
             owned = effects.reserve(messages, context.queues, now)
             effects.accepted(messages, store.accept(messages, owned), batch)
@@ -216,26 +214,72 @@ class StoreActor(MailboxActor):
             )
             effects.journalled.append((journal.transport, jobs))
         for transport in batch.claims:
-            active = context.queues[transport]
-            limit = active.room
-            fair = context.transports[transport].limits.concurrency > 1
-            blocked = active.blocked
-            claimed, gone, done = (
-                store.claim(transport, now, limit, fair=fair, blocked=blocked) if limit else ([], [], [])
-            )
-            effects.claimed(context.transports[transport], active, claimed, gone, done)
-            taken = len(gone) + sum(len(claim.targets) for claim in claimed)
-            more = taken >= limit
-            if not more:
-                active.backlog = False
-            effects.claims[transport] = (more, None if more else self._next_due(transport, blocked, now))
+            self._claim(transport, effects, now)
         for stand in batch.stands:
             store.set_standing(stand.standing)
         for destination in batch.destinations:
             store.set_destination(destination.standing)
+        self._write_journal(effects, now)
         store.commit()
         self._revoked.clear()
         self._measure(batch, started)
+
+    def _receive(self, receive: Receive, effects: Effects, now: float) -> None:
+        inbox = self._store.inbox
+        received = inbox.receive(receive.receiver, receive.inbound, now)
+        for source, value in receive.progress.items():
+            inbox.set_progress(receive.receiver, source, value)
+        effects.tickets.append((receive.ticket, received))
+        effects.octets += sum(len(each.arrival.content) + 1024 for each in receive.inbound)
+
+    def _refuse_received(self, batch: Batch, error: Exception) -> None:
+        """Refuse the letter that brought something nobody can store; others have nothing to do with it."""
+        if len(batch.letters) > 1:
+            for letter in batch.letters:
+                self._try([letter])
+            return
+        log.error("what was received cannot be stored", exc_info=error)
+        for receive in batch.receives:
+            problem = f"cannot be stored ({type(error).__name__}: {error})"
+            receive.ticket.resolve(
+                error=UsageError("arrivals", problem, "give values of the types they have")
+            )
+
+    def _is_journalled(self, batch: Batch) -> bool:
+        """Return whether the journal may have to be written; quick for what a busy spool nearly always does."""
+        if not batch.exchange_only:
+            return bool(self._context.journalled.kinds)
+        settlements = [s for job in batch.jobs for s in job.settlements]
+        return self._context.journalled.concerns(batch.messages(), settlements)
+
+    def _write_journal(self, effects: Effects, now: float) -> None:
+        """Keep the events of this transaction that are to be kept, within it."""
+        effects.received(self._store.inbox)
+        journalled = self._context.journalled
+        if not journalled.kinds:
+            return
+        kept = journalled.of(
+            events_of(Happened(now, effects.fresh, effects.changed, effects.completed, effects.events))
+        )
+        if kept:
+            self._store.events.write(kept)
+            effects.journalled_events = True
+
+    def _claim(self, transport: str, effects: Effects, now: float) -> None:
+        context, store = self._context, self._store
+        active = context.queues[transport]
+        limit = active.room
+        fair = context.transports[transport].limits.concurrency > 1
+        blocked = active.blocked
+        claimed, gone, done = (
+            store.claim(transport, now, limit, fair=fair, blocked=blocked) if limit else ([], [], [])
+        )
+        effects.claimed(context.transports[transport], active, claimed, gone, done)
+        taken = len(gone) + sum(len(claim.targets) for claim in claimed)
+        more = taken >= limit
+        if not more:
+            active.backlog = False
+        effects.claims[transport] = (more, None if more else self._next_due(transport, blocked, now))
 
     def _next_due(self, transport: str, blocked: Collection[str], now: float) -> float | None:
         """Return when to claim again; what is due but left where it is must not be asked for at every turn."""
@@ -271,7 +315,11 @@ class StoreActor(MailboxActor):
         """Do a step of maintenance; whatever is wrong with it is for those to hear who asked."""
 
         def step(effects: Effects) -> None:
-            effects.tickets.append((letter.ticket, letter.step(self._store)))
+            answer = letter.step(self._store)
+            effects.tickets.append((letter.ticket, answer))
+            if answer and letter.messages:
+                owned = effects.reserve(letter.messages, self._context.queues, self._context.clock.time())
+                effects.accepted(letter.messages, self._store.accept(letter.messages, owned), Batch())
 
         try:
             self._in_transaction(step)
@@ -284,14 +332,16 @@ class StoreActor(MailboxActor):
         Raises:
             sqlite3.Error: it was undone.
         """
-        effects = Effects(listened=self._context.audience.any)
+        effects = Effects(listened=self._context.audience.any or bool(self._context.journalled.kinds))
         before = set(self._revoked)
         self._store.begin()
         try:
             work(effects)
+            self._write_journal(effects, self._context.clock.time())
             self._store.commit()
         except BaseException:
             self._store.rollback()
+            effects.release_reserved()
             raise
         # What an earlier transaction took out of memory and could not change is still to be repeated with it.
         for key in self._revoked.keys() - before:
@@ -319,68 +369,11 @@ class StoreActor(MailboxActor):
         instruments.commit_seconds.observe(self._context.clock.monotonic() - started)
         instruments.commit_batch_size.observe(batch.size)
 
-    def _announce(self, batch: Batch, effects: Effects) -> None:  # noqa: C901, PLR0912 - one step per kind of effect
-        """Tell everybody what is durable now: submitters first, they hold up their callers."""
-        context = self._context
-        handles = context.handles
-        if effects.ordered:
-            # Who gave an order may rely on it as soon as there is an answer.
-            self.spread_orders()
-        resolve_all(effects.tickets)
-        now = context.clock.time()
-        due = self._news(effects)
-        work = effects.make_jobs(context.transports, context.queues)
-        coupled = context.coupled
-        if coupled is not None and coupled in work:
-            handles.transports[coupled].tell(Work(work.pop(coupled)))
-        if work or due:
-            handles.router.tell(Committed(work, due))
-        if self._store.following.due is not None:
-            handles.follower.tell(FollowupsDue(self._store.following.due))
-        for transport, jobs in batch.jobs_by_transport().items():
-            active = context.queues[transport]
-            active.settled(jobs)
-            if active.backlog:
-                handles.transports[transport].tell(Room())
-            context.instruments.delivery_seconds.labels(transport).observe_many(
-                max(0.0, now - job.created)
-                for job in jobs
-                for settlement in job.settlements
-                if settlement.state.is_final
-            )
-        if effects.late:
-            context.instruments.late_settlements.inc(effects.late)
-            log.warning("%d outcomes came too late to be recorded", effects.late)
-        for reclaim in batch.reclaims:
-            self._awaited.pop(reclaim.transport, None)
-            handles.transports[reclaim.transport].tell(Reclaimed())
-        for transport, jobs in effects.journalled:
-            for job in jobs:
-                job.journalled = True
-            handles.transports[transport].tell(Journalled(jobs))
-        for transport, (more, next_due) in effects.claims.items():
-            handles.transports[transport].tell(
-                Claimed(effects.claimed_jobs.get(transport, ()), more, next_due)
-            )
-        if effects.moved and context.delivers:
-            handles.router.tell(Reroute(frozenset(effects.moved)))
-        context.completions.completed(effects.completed)
-        if context.audience.any:
-            handles.notifier.tell(Happened(now, effects.fresh, effects.changed, effects.completed))
+    def _announce(self, batch: Batch, effects: Effects) -> None:
+        self._telling.tell(batch, effects)
         self._written += effects.octets
         if self._written > CHECKPOINT_OCTETS and not self._checkpointing:
-            self._checkpointing = handles.checkpointer.tell(Checkpoint())
-
-    def _news(self, effects: Effects) -> dict[str, float]:
-        """Return the due times that their transports do not wait for already: they need not be woken for later ones."""
-        for transport, at in self._store.following.freed.items():
-            effects.note_due(transport, at)
-        known = self._awaited
-        for transport, (more, next_due) in effects.claims.items():
-            known[transport] = 0.0 if more else math.inf if next_due is None else next_due
-        news = {transport: at for transport, at in effects.due.items() if at < known.get(transport, math.inf)}
-        known.update(news)
-        return news
+            self._checkpointing = self._context.handles.checkpointer.tell(Checkpoint())
 
     # Trouble
 
@@ -393,13 +386,15 @@ class StoreActor(MailboxActor):
             log.error("a transaction failed (%d in a row): %s", self._failures, error)
             for accept in batch.accepts:
                 accept.ticket.resolve(error=_refusal(error))
-            self._retained += [letter for letter in batch.letters if not isinstance(letter, Accept)]
+            for receive in batch.receives:
+                receive.ticket.resolve(error=_refusal(error))
+            self._retained += [letter for letter in batch.letters if not isinstance(letter, Accept | Receive)]
             self._retry_at = self.monotonic() + RETRY_SECONDS
             if self._failures >= MAX_FAILURES and not isinstance(_refusal(error), SpoolFull):
                 raise error
         elif len(batch.letters) == 1:
             (letter,) = batch.letters
-            if not isinstance(letter, Accept | Act | FollowedUp | Order):
+            if not isinstance(letter, Accept | Act | FollowedUp | Order | Receive):
                 raise error
             if isinstance(letter, Accept) and letter.again and isinstance(error, IntegrityError):
                 # The numbers are there already: an earlier incarnation of the store committed them.
@@ -422,14 +417,6 @@ class StoreActor(MailboxActor):
         self.on_letters([])
 
     # Housekeeping
-
-    def spread_orders(self) -> None:
-        """Tell everybody in this process which standing orders there are now."""
-        context = self._context
-        orders = context.reader.orders()
-        context.orders.given = orders
-        for handle in context.handles.transports.values():
-            handle.tell(Ordered(orders))
 
     def _checkpointed(self) -> None:
         self._checkpointing = False

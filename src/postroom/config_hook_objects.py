@@ -1,4 +1,4 @@
-"""Hooks that a configuration file names: an object as it is, a class with its options, or a function."""
+"""Hooks and receivers that a configuration file names: an object, a class with its options, or a function."""
 
 import copy
 import inspect
@@ -9,8 +9,10 @@ from typing import Any, Final
 from postroom.config_objects import imported
 from postroom.config_values import Section
 from postroom.hooks import Preprocessor, SentHook, preprocessor, sent_hook
+from postroom.inbound.hooks import Postprocessor, postprocessor
+from postroom.receivers.base import Receiver
 
-__all__ = ["preprocessor_of", "sent_hook_of"]
+__all__ = ["postprocessor_of", "preprocessor_of", "receiver_of", "sent_hook_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class _Sort:
     Attributes:
         base: its class.
         section: where it is named.
-        parameters: of a function that is one.
+        parameters: of a function that is one, "" where none can be.
     """
 
     base: type[Any]
@@ -30,6 +32,9 @@ class _Sort:
 
 PREPROCESSOR: Final = _Sort(Preprocessor, '[[preprocessor]] with kind = "python"', "(message, work)")
 SENT_HOOK: Final = _Sort(SentHook, "[[sent_hook]]", "(status, content)")
+POSTPROCESSOR: Final = _Sort(Postprocessor, '[[postprocessor]] with type = "python"', "(message, incoming)")
+RECEIVER: Final = _Sort(Receiver, '[[receiver]] with type = "python"', "")
+SORTS: Final = (PREPROCESSOR, SENT_HOOK, POSTPROCESSOR, RECEIVER)
 
 
 def preprocessor_of(
@@ -64,6 +69,24 @@ def sent_hook_of(
     return hook
 
 
+def postprocessor_of(
+    section: Section, text: str, options: Mapping[str, Any], common: Mapping[str, Any]
+) -> Postprocessor:
+    """Return the postprocessor that a text names; as :func:`preprocessor_of`, with ``(message, incoming)``."""
+    found = _found(section, text, options, common, POSTPROCESSOR)
+    if isinstance(found, Postprocessor):
+        return found
+    return section.make(lambda: postprocessor(**common)(found))
+
+
+def receiver_of(
+    section: Section, text: str, options: Mapping[str, Any], common: Mapping[str, Any]
+) -> Receiver:
+    """Return the receiver that a text names; as :func:`preprocessor_of`, but no function makes one."""
+    found: Receiver = _found(section, text, options, common, RECEIVER)
+    return found
+
+
 def _found(
     section: Section, text: str, options: Mapping[str, Any], common: Mapping[str, Any], sort: _Sort
 ) -> Any:
@@ -75,10 +98,14 @@ def _found(
         raise section.error("options", f"are for a class, and {text} is none", "leave them out")
     if isinstance(found, sort.base):
         return section.make(lambda: _with(found, common, sort.base))
-    other = SENT_HOOK if sort is PREPROCESSOR else PREPROCESSOR
-    if isinstance(found, other.base) or (isinstance(found, type) and issubclass(found, other.base)):
+    for other in SORTS:
+        if isinstance(found, other.base) or (isinstance(found, type) and issubclass(found, other.base)):
+            raise section.error(
+                "object", f"{text} is a {other.base.__name__}", f"name it in a section {other.section}"
+            )
+    if not sort.parameters:
         raise section.error(
-            "object", f"{text} is a {other.base.__name__}", f"name it in a section {other.section}"
+            "object", f"{text} is no {sort.base.__name__}", "name one, or a class of such with its options"
         )
     if not callable(found) or isinstance(found, type):
         raise section.error(
@@ -110,7 +137,8 @@ def _with(hook: Any, common: Mapping[str, Any], base: type[Any]) -> Any:
     for name, value in common.items():
         setattr(changed, name, value)
     # The base's checks alone: a class of one's own need not be fit for being made ready twice.
-    base.__post_init__(changed)
+    if hasattr(base, "__post_init__"):
+        base.__post_init__(changed)
     return changed
 
 

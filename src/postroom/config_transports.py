@@ -29,11 +29,17 @@ from postroom.outcomes import Delivered, Relayed
 from postroom.replies import ReplyRow, ReplyTable, http_table, smtp_table
 from postroom.retries import MINUTE
 from postroom.routing import PREPROCESS
+from postroom.transports.apprise import AppriseTransport
 from postroom.transports.base import Limits, Transport
 from postroom.transports.log import LogTransport
 from postroom.transports.maildir import MaildirTransport
+from postroom.transports.mbox import MboxTransport
 from postroom.transports.memory import MemoryTransport
+from postroom.transports.mx import MxTransport
+from postroom.transports.nats import NatsTransport
+from postroom.transports.pipe import PipeTransport, SendmailTransport
 from postroom.transports.smtp import LmtpTransport, SmtpTimeouts, SmtpTransport
+from postroom.transports.sysexits import ExitRow
 from postroom.transports.webhook import Timeouts, WebhookTransport
 
 __all__ = ["COMMON", "KINDS", "LIMITS", "default_limits", "read_transport", "read_transports"]
@@ -92,6 +98,20 @@ SMTP: Final[Mapping[str, Reader]] = {
     "timeouts": table,
     "outcome": _outcome,
 }
+MX: Final[Mapping[str, Reader]] = {
+    "hostname": string,
+    "own_hosts": strings,
+    "port": port,
+    "tls": choice("opportunistic", "required", "none"),
+    "ca_file": string,
+    "source_address": string,
+    "max_mx": integer,
+    "allow_private": boolean,
+    "pipelining": boolean,
+    "dsn": boolean,
+    "replies": tables,
+    "timeouts": table,
+}
 WEBHOOK: Final[Mapping[str, Reader]] = {
     "body": choice("json", "raw"),
     "secret_env": string,
@@ -110,14 +130,62 @@ MAILDIR: Final[Mapping[str, Reader]] = {
     "create": boolean,
     "durable": boolean,
 }
+MBOX: Final[Mapping[str, Reader]] = {**MAILDIR, "lock_timeout": duration}
+PIPE: Final[Mapping[str, Reader]] = {
+    "env": table,
+    "cwd": string,
+    "timeout": duration,
+    "max_size": octets,
+    "input": choice("message", "nothing"),
+    "line_ends": choice("lf", "crlf"),
+    "from_line": boolean,
+    "delivered_to": boolean,
+    "return_path": boolean,
+    "null_sender": string,
+    "outcome": _outcome,
+    "exits": tables,
+}
+EXIT: Final[Mapping[str, Reader]] = {
+    "code": integer,
+    "means": string,
+    "status": string,
+    "name": string,
+    "one_recipient": boolean,
+    "why": string,
+}
+APPRISE: Final[Mapping[str, Reader]] = {
+    "services": table,
+    "urls": boolean,
+    "body": choice("text", "html"),
+    "timeout": duration,
+    "replies": tables,
+}
+SERVICE: Final[Mapping[str, Reader]] = {"env": string, "file": string}
+NATS: Final[Mapping[str, Reader]] = {
+    "servers": strings,
+    "jetstream": boolean,
+    "body": choice("raw", "json", "text"),
+    "no_stream": choice("defer", "fail", "not_mine"),
+    "username": string,
+    **PASSWORD,
+    "ca_file": string,
+    "connect_timeout": duration,
+    "ack_timeout": duration,
+}
 MEMORY: Final[Mapping[str, Reader]] = {"keep": integer}
 LOG: Final[Mapping[str, Reader]] = {"logger": string, "level": _level}
 
 KINDS: Final[Mapping[str, tuple[Callable[..., Transport], Mapping[str, Reader], tuple[str, ...]]]] = {
     "smtp": (SmtpTransport, {**SMTP, **PASSWORD}, ("host",)),
     "lmtp": (LmtpTransport, {**SMTP, **PASSWORD}, ("host",)),
+    "mx": (MxTransport, MX, ("hostname",)),
     "webhook": (WebhookTransport, WEBHOOK, ()),
     "maildir": (MaildirTransport, MAILDIR, ("root",)),
+    "mbox": (MboxTransport, MBOX, ("root",)),
+    "pipe": (PipeTransport, {**PIPE, "command": strings}, ("command",)),
+    "sendmail": (SendmailTransport, {**PIPE, "path": string, "options": strings}, ()),
+    "apprise": (AppriseTransport, APPRISE, ()),
+    "nats": (NatsTransport, NATS, ()),
     "memory": (MemoryTransport, MEMORY, ()),
     "log": (LogTransport, LOG, ()),
 }
@@ -126,7 +194,9 @@ KINDS: Final[Mapping[str, tuple[Callable[..., Transport], Mapping[str, Reader], 
 TABLES: Final[Mapping[str, Callable[[Sequence[ReplyRow]], ReplyTable]]] = {
     "smtp": smtp_table,
     "lmtp": smtp_table,
+    "mx": smtp_table,
     "webhook": http_table,
+    "apprise": http_table,
 }
 
 
@@ -203,14 +273,50 @@ def _convert(section: Section, kind: str, options: dict[str, Any], folder: Path)
         options["probe"] = read_wait(probe, probe.read(WAIT), initial=1.0, longest=2 * MINUTE)
     if "throttle" in options:
         options["throttle"] = read_throttle(inner("throttle"))
-    if "replies" in options:
-        options["replies"] = read_replies(section, options["replies"], TABLES[kind])
+    _convert_answers(section, kind, options)
     if "timeouts" in options:
         options["timeouts"] = _timeouts(inner("timeouts"), kind)
     _convert_paths(section, kind, options, folder)
-    if "headers" in options:
-        options["headers"] = inner("headers").read(dict.fromkeys(options["headers"], string))
-    return [source for key in ("password", "secret") for source in read_secret(section, key, options, folder)]
+    for key in {"headers", "env"} & options.keys():
+        options[key] = inner(key).read(dict.fromkeys(options[key], string))
+    secrets = [
+        source for key in ("password", "secret") for source in read_secret(section, key, options, folder)
+    ]
+    return secrets + _services(section, options, folder)
+
+
+def _convert_answers(section: Section, kind: str, options: dict[str, Any]) -> None:
+    if "replies" in options:
+        options["replies"] = read_replies(section, options["replies"], TABLES[kind])
+    if "exits" in options:
+        options["exits"] = [_exit(section, row) for row in options["exits"]]
+
+
+def _exit(section: Section, values: Mapping[str, Any]) -> ExitRow:
+    row = section.inner("exits", values)
+    read = row.read(EXIT, ("code", "means"))
+    return row.make(lambda: ExitRow(**read), _last)
+
+
+def _services(section: Section, options: dict[str, Any], folder: Path) -> list[SecretSource]:
+    """Turn ``{ ops = { env = "OPS_URL" } }`` into functions that read the URLs: they are secrets."""
+    sources: dict[str, SecretSource] = {}
+    for name, values in options.get("services", {}).items():
+        services = section.inner("services", options["services"])
+        if isinstance(values, str):
+            raise services.error(
+                name,
+                "is a secret, and this file is no place for one",
+                'write { env = "…" } or { file = "…" }',
+            )
+        where = services.inner(name, services.convert(name, table, values))
+        given = {f"url_{key}": value for key, value in where.read(SERVICE).items()}
+        if not given:
+            raise services.error(name, "says not where its URL is", 'write { env = "…" } or { file = "…" }')
+        (sources[name],) = read_secret(where, "url", given, folder)
+    if "services" in options:
+        options["services"] = sources
+    return list(sources.values())
 
 
 def _timeouts(section: Section, kind: str) -> Timeouts | SmtpTimeouts:
@@ -228,9 +334,10 @@ def _last(field: str) -> str:
 def _convert_paths(section: Section, kind: str, options: dict[str, Any], folder: Path) -> None:
     if "ca_file" in options:
         context = _tls(section, folder / Path(options.pop("ca_file")).expanduser())
-        options["tls" if kind == "webhook" else "ssl_context"] = context
-    if "root" in options:
-        options["root"] = folder / Path(options["root"]).expanduser()
+        options["tls" if kind in {"webhook", "nats"} else "ssl_context"] = context
+    for key in ("root", "cwd"):
+        if key in options:
+            options[key] = folder / Path(options[key]).expanduser()
     if kind == "lmtp" and options["host"].startswith(("./", "../", "~")):
         options["host"] = str(folder / Path(options["host"]).expanduser())
 

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from postroom.errors import PostroomError
 from postroom.recipients import PENDING_STATES
+from postroom.stores.base import Tally
 
 if TYPE_CHECKING:
     from postroom.running import Running
@@ -39,11 +40,25 @@ _GAUGES = {
     "breaker_state": ("0 up, 1 ramping, 2 probing, 3 parked, 4 restarting, 5 starting.", ("transport",)),
     "ledger_imbalance": ("Accepted less settled less pending recipients; anything but 0 is a bug.", ()),
     "last_progress_timestamp_seconds": ("When the messaging system last answered.", ("transport",)),
+    "receiver_up": ("Whether a receiver that this process runs is connected.", ("receiver",)),
+    "receiver_last_received_timestamp_seconds": (
+        "When a receiver of this process last took a message.",
+        ("receiver",),
+    ),
+    "inbound_oldest_due_age_seconds": (
+        "How long the longest-waiting incoming message has been due for postprocessing.",
+        (),
+    ),
     "instances": ("Processes that share the spool.", ()),
 }
 _COUNTERS = {
     "recipients_accepted": ("Recipients made durable.", ("address_type",)),
     "deliveries": ("Outcomes recorded for recipients.", ("transport", "outcome")),
+    "messages_received": ("Incoming messages made durable.", ("receiver",)),
+    "remote_reports": (
+        "Incoming messages that report about others, by whether they mean ours.",
+        ("receiver", "match"),
+    ),
 }
 
 
@@ -99,6 +114,7 @@ def _fill(families: dict[str, GaugeMetricFamily | CounterMetricFamily], running:
         add("recipients_accepted", (address_type,), n)
     for (transport, outcome), n in sorted(tally.outcomes.items()):
         add("deliveries", (transport, outcome), n)
+    _fill_received(add, tally, running, now)
     add("ledger_imbalance", (), tally.imbalance)
     for transport, standing in running.standings().items():
         queue = context.queues[transport]
@@ -115,6 +131,21 @@ def _fill(families: dict[str, GaugeMetricFamily | CounterMetricFamily], running:
     # Never open(): closing any descriptor of a SQLite file drops this process's POSIX locks on it.
     add("spool_bytes", (), _size(os.fspath(running.path)))
     add("wal_bytes", (), _size(f"{os.fspath(running.path)}-wal"))
+
+
+def _fill_received(
+    add: "Callable[[str, tuple[str, ...], float], None]", tally: Tally, running: "Running", now: float
+) -> None:
+    for receiver, n in sorted(tally.received.items()):
+        add("messages_received", (receiver,), n)
+    for (receiver, match), n in sorted(tally.remote_reports.items()):
+        add("remote_reports", (receiver, match), n)
+    for status in running.receivers():
+        add("receiver_up", (status.name,), float(status.status == "up"))
+        if status.last_taken is not None:
+            add("receiver_last_received_timestamp_seconds", (status.name,), status.last_taken)
+    arriving = running.context.reader.next_arriving()
+    add("inbound_oldest_due_age_seconds", (), 0.0 if arriving is None else max(0.0, now - arriving))
 
 
 def _size(path: str) -> int:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from postroom.address_book import Names
 from postroom.expansion import Expander, Lists
 from postroom.hooks import Preprocessor, SentHook
+from postroom.inbound.hooks import Postprocessor
+from postroom.inbound.policy import ReceivePolicy
+from postroom.inbound.rules import ReceiveRule
+from postroom.notifying.subscribers import WebhookSubscriber
+from postroom.receivers.base import Receiver
 from postroom.reports.policy import ReportPolicy
+from postroom.tokens import Tokens
 from postroom.transports.base import Limits
 
 __all__ = ["Handling"]
@@ -23,6 +29,12 @@ class Handling:
         preprocessing: limits of the stage that runs them; None for its own.
         sent_hooks: told when a message is complete.
         reports: who is told what became of a message; None to make no reports.
+        receivers: where messages come from.
+        postprocessors: see incoming messages before they are filed.
+        rules: where incoming messages are filed.
+        receiving: the rest of what is done with incoming messages.
+        subscribers: are told of events by messages through the spool.
+        tokens: reads the addresses that remote reports come back to; None where no transport makes any.
     """
 
     lists: Lists | None = None
@@ -31,6 +43,12 @@ class Handling:
     preprocessing: Limits | None = None
     sent_hooks: Sequence[SentHook] = ()
     reports: ReportPolicy | None = field(default_factory=ReportPolicy)
+    receivers: Sequence[Receiver] = ()
+    postprocessors: Sequence[Postprocessor] = ()
+    rules: Sequence[ReceiveRule] = ()
+    receiving: ReceivePolicy = field(default_factory=ReceivePolicy)
+    subscribers: Sequence[WebhookSubscriber] = ()
+    tokens: Tokens | None = None
 
     @property
     def expander(self) -> Expander | None:

@@ -4,27 +4,35 @@ import ctypes
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from postroom import forking
 from postroom.active_queue import Phase
+from postroom.actors.announcer import AnnouncerParts
 from postroom.actors.context import Audience
 from postroom.actors.courier import Courier
 from postroom.actors.follower import FollowerParts
+from postroom.actors.intake import IntakeParts
 from postroom.actors.notifier import Subscriptions
+from postroom.actors.protocol import Probe
+from postroom.actors.receiving import Inlets
 from postroom.archive import Archive
 from postroom.archive_writer import StoreWriter
 from postroom.clock import Clock
 from postroom.destinations import Gate
-from postroom.errors import NotRunning, SpoolUnavailable
+from postroom.errors import NotRunning, SpoolUnavailable, UsageError
 from postroom.handling import Handling
 from postroom.ids import parse_id
+from postroom.inbound.mailstore import MailStore
 from postroom.metrics import Instruments
+from postroom.notifying.cursors import StoreCursors
+from postroom.notifying.journal import EventLog
 from postroom.operations import Operations
 from postroom.order_book import OrderBook
 from postroom.preprocessing.stage import PreprocessTransport
+from postroom.receivers.status import ReceiverStatus
 from postroom.recipients import State
 from postroom.reports.policy import ReportPolicy
 from postroom.routing import PREPROCESS
@@ -35,7 +43,7 @@ from postroom.submitting import Submitter
 from postroom.supervision import ChildState, Handle, SupervisionError, SupervisionEvent
 from postroom.transports.base import Transport
 from postroom.viewing import SpoolView, best_standings
-from postroom.wiring import build_context, build_supervisor
+from postroom.wiring import Background, build_context, build_supervisor
 
 __all__ = ["Running"]
 
@@ -93,26 +101,70 @@ class Running:
             delay_after=handling.reports.delay_after if handling.reports else math.inf,
             hooked=handling.hooked,
         )
+        self.inlets = Inlets(
+            context=self.context,
+            prepare=self.submitter.prepare,
+            running=lambda: self._alive,
+            rules=handling.rules,
+            policy=handling.receiving,
+            postprocessed=bool(handling.postprocessors),
+            tokens=handling.tokens,
+        )
         stage = self.context.transports.get(PREPROCESS)
         if isinstance(stage, PreprocessTransport):
             stage.admit = self.submitter.prepare
-        follower = None
-        if delivers and (handling.reports is not None or handling.hooked):
-            follower = FollowerParts(
-                policy=handling.reports or ReportPolicy(kinds=frozenset()),
-                prepare=self.submitter.prepare,
-                host=self.submitter.domain,
-                sent_hooks=handling.sent_hooks,
-                preprocessors=handling.preprocessors,
-            )
-        self.supervisor = build_supervisor(self.context, path, subscriptions, follower, on_supervision)
         self.path = path
         self._clock = clock
+        self._handling = handling
         self._subscriptions = subscriptions
         self.view: SpoolView
         self.operations: Operations
         self.order_book: OrderBook
         self.archive: Archive
+        self.mail: MailStore
+        self.event_log = EventLog(
+            self.context.reader,
+            kept=settings.journalled,
+            bell=self.context.bell,
+            interval=settings.sync_interval,
+            running=lambda: self._alive,
+        )
+        self.cursors = StoreCursors(self.context, lambda: self._alive)
+        background = self._background(handling) if delivers else None
+        self.supervisor = build_supervisor(self.context, path, subscriptions, background, on_supervision)
+
+    def _background(self, handling: Handling) -> Background:
+        submitter = self.submitter
+        follower = None
+        if handling.reports is not None or handling.hooked:
+            follower = FollowerParts(
+                policy=handling.reports or ReportPolicy(kinds=frozenset()),
+                prepare=submitter.prepare,
+                host=submitter.domain,
+                sent_hooks=handling.sent_hooks,
+                preprocessors=handling.preprocessors,
+            )
+        # Also without postprocessors: some may have been given when the messages came that still wait for them.
+        intake = IntakeParts(
+            postprocessors=handling.postprocessors,
+            rules=handling.rules,
+            policy=handling.receiving,
+            prepare=submitter.prepare,
+            max_size=self.context.settings.max_message_size,
+        )
+        return Background(
+            follower=follower,
+            intake=intake,
+            announcers=AnnouncerParts(
+                events=self.event_log,
+                prepare=submitter.prepare,
+                host=submitter.domain,
+                addresses=frozenset(each.address for each in handling.subscribers),
+            ),
+            subscribers=handling.subscribers,
+            receivers=handling.receivers,
+            make_inlet=self.inlets.inlet,
+        )
 
     @property
     def alive(self) -> bool:
@@ -146,17 +198,27 @@ class Running:
         )
         self.operations = Operations(context, self.view, lambda: self._alive)
         self.order_book = OrderBook(context, self.operations, lambda: self._alive)
-        self.archive = Archive(
+        writer = StoreWriter(context, self.operations, lambda: self._alive)
+        self.archive = Archive(self.path, writer=writer, clock=self._clock, index=context.settings.search)
+        self.mail = MailStore(
             self.path,
-            writer=StoreWriter(context, self.operations, lambda: self._alive),
+            context.reader,
+            writer=writer,
             clock=self._clock,
+            read_receipts=self._handling.receiving.read_receipts,
+            identities=self._handling.receiving.identities,
+            prepare=self.submitter.prepare,
+            host=self.submitter.domain,
             index=context.settings.search,
+            timeout=context.settings.submit_timeout,
         )
 
     def stop(self, timeout: float) -> bool:
         """Stop the actors; returns whether all ended in good order."""
         deadline = time.monotonic() + timeout
         self._alive = False
+        # Whoever follows the journal is to notice.
+        self.context.bell.ring()
         couriers: list[Courier] = []
         for name, queue in self.context.queues.items():
             queue.accepting = False
@@ -207,7 +269,34 @@ class Running:
         for name, handle in handles.transports.items():
             yield f"core/transports/{name}", handle
         yield "follower", handles.follower
+        for name, handle in handles.receivers.items():
+            yield f"receivers/{name}", handle
+        yield "intake", handles.intake
+        for name, handle in handles.announcers.items():
+            yield f"announcers/{name}", handle
         yield "checkpointer", handles.checkpointer
+
+    def poll(self, names: Collection[str]) -> None:
+        """Have receivers look at once.
+
+        Raises:
+            UsageError: there is none of a name.
+        """
+        handles = self.context.handles.receivers
+        for name in names:
+            if name not in handles:
+                raise UsageError(
+                    "receivers", f"{name!r} is none", f"choose among {', '.join(handles) or 'none'}"
+                )
+        for name in names or handles:
+            handles[name].tell(Probe())
+
+    def receivers(self) -> tuple[ReceiverStatus, ...]:
+        """Return how each receiver does, in the order in which they were given."""
+        return tuple(
+            self.context.receiving.get(receiver.name) or ReceiverStatus(receiver.name, "starting")
+            for receiver in self._handling.receivers
+        )
 
     def _store_trouble(self) -> str:
         """Return what the store failed with, "" while it runs."""

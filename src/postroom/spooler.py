@@ -19,6 +19,7 @@ from postroom.actors.protocol import Accept, Happened
 from postroom.address_book import Names
 from postroom.addresses import Address
 from postroom.archive_surface import ArchiveSurface
+from postroom.checking import check_names, check_parts, check_receivers, check_transports, tokens_of
 from postroom.clock import Clock, SystemClock
 from postroom.envelope_recipients import Recipient
 from postroom.envelopes import Report, Submission, When
@@ -35,10 +36,16 @@ from postroom.expansion import Lists
 from postroom.exporter import Exporter
 from postroom.handling import Handling
 from postroom.hooks import Preprocessor, SentHook
+from postroom.inbound.hooks import Postprocessor
+from postroom.inbound.policy import ReceivePolicy
+from postroom.inbound.rules import ReceiveRule, check_rules
 from postroom.messages import AnyMessage
 from postroom.metrics import Instruments
+from postroom.notifying.subscribers import WebhookSubscriber
 from postroom.operator_surface import OperatorSurface
 from postroom.receipts import PendingReceipt, Receipt, receipt_of
+from postroom.receivers.base import Receiver
+from postroom.receiving_surface import ReceivingSurface
 from postroom.recipients import PENDING_STATES, State
 from postroom.reports.policy import ReportPolicy
 from postroom.running import Running
@@ -61,7 +68,7 @@ INLINE_OCTETS = 64 * 1024
 """Messages given as octets up to this size are prepared in the event loop's thread; larger ones in another."""
 
 
-class Spooler(OperatorSurface, ArchiveSurface):
+class Spooler(OperatorSurface, ArchiveSurface, ReceivingSurface):
     """A store-and-forward spooler running in the background of the host process.
 
     It owns no main thread, installs no signal handler, and never ends the process. All methods are thread-safe. A
@@ -85,6 +92,11 @@ class Spooler(OperatorSurface, ArchiveSurface):
         preprocessing: how many messages are preprocessed at once and the like; None for the stage's own limits.
         sent_hooks: told of every message that is complete.
         reports: who is told what became of a message, when and in which words; None to make no reports.
+        receivers: where messages come from (:mod:`postroom.receivers`); each runs in a thread of its own.
+        postprocessors: see incoming messages, in this order, before they are filed (:mod:`postroom.inbound.hooks`).
+        rules: where incoming messages are filed; the first that fits decides, else it is "Inbox".
+        receiving: mail loops, read receipts, how long what was deleted is kept, and the like.
+        subscribers: are told of durable events by messages through the spool itself.
 
     Raises:
         ConfigurationError: two transports have one name, or a setting is wrong.
@@ -107,13 +119,23 @@ class Spooler(OperatorSurface, ArchiveSurface):
         preprocessing: Limits | None = None,
         sent_hooks: Sequence[SentHook] = (),
         reports: ReportPolicy | None = _REPORTS,
+        receivers: Sequence[Receiver] = (),
+        postprocessors: Sequence[Postprocessor] = (),
+        rules: Sequence[ReceiveRule] = (),
+        receiving: ReceivePolicy | None = None,
+        subscribers: Sequence[WebhookSubscriber] = (),
     ) -> None:
         self.path = Path(path)
         self._deliver = deliver
         self.transports_configured = tuple(transports)
         self.settings = settings or Settings()
         self._clock: Clock = clock or SystemClock()
-        _check_transports(self.transports_configured)
+        check_transports(self.transports_configured)
+        check_receivers(receivers)
+        check_parts("postprocessors", postprocessors, Postprocessor)
+        check_parts("rules", rules, ReceiveRule)
+        check_parts("subscribers", subscribers, WebhookSubscriber)
+        check_parts("receiving", [] if receiving is None else [receiving], ReceivePolicy)
         self._handling = Handling(
             lists=lists,
             names=names,
@@ -121,7 +143,18 @@ class Spooler(OperatorSurface, ArchiveSurface):
             preprocessing=preprocessing,
             sent_hooks=tuple(sent_hooks),
             reports=reports,
+            receivers=tuple(receivers),
+            postprocessors=tuple(postprocessors),
+            rules=tuple(rules),
+            receiving=receiving or ReceivePolicy(),
+            subscribers=tuple(subscribers),
+            tokens=tokens_of(self.transports_configured),
         )
+        check_rules(self._handling.rules)
+        check_names("postprocessors", [each.name for each in self._handling.postprocessors])
+        check_names("subscribers", [each.name for each in self._handling.subscribers])
+        for subscriber in self._handling.subscribers:
+            subscriber.check(self.settings.journalled)
         # What is wrong with a list is said now.
         _ = self._handling.expander
         self._instruments = Instruments(registry or CollectorRegistry())
@@ -472,30 +505,3 @@ class Spooler(OperatorSurface, ArchiveSurface):
                     self._clock.time(), event.name, event.incarnation, self._failures.get(event.name, "")
                 )
                 running.context.handles.notifier.tell(Happened(events=(restarted,)))
-
-
-def _check_transports(transports: Sequence[Transport]) -> None:
-    names = [transport.name for transport in transports]
-    for position, name in enumerate(names):
-        if not name or "/" in name or not name.isprintable():
-            raise ConfigurationError(
-                f"transports[{position}].name",
-                f"{name!r} is not a name",
-                "give printable characters without a slash",
-            )
-        if name in names[:position]:
-            raise ConfigurationError(
-                f"transports[{position}].name", f"{name!r} is taken", "give each transport a name of its own"
-            )
-    for position, transport in enumerate(transports):
-        if transport.failover_after is not None and not transport.failover_after >= 0:
-            raise ConfigurationError(
-                f"transports[{position}].failover_after",
-                f"{transport.failover_after!r} is negative",
-                "give seconds from 0, or None to let recipients wait",
-            )
-    coupled = [transport.name for transport in transports if transport.tightly_coupled]
-    if len(coupled) > 1:
-        raise ConfigurationError(
-            "transports", f"{' and '.join(coupled)} are all tightly coupled", "choose one of them"
-        )

@@ -1,16 +1,20 @@
 """How the parts of a running spooler are put together: the one place that knows them all."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pykka
 
 from postroom.active_queue import ActiveQueue
+from postroom.actors.announcer import AnnouncerActor, AnnouncerParts
 from postroom.actors.checkpointer import CheckpointActor
 from postroom.actors.context import Audience, Context, Handles
 from postroom.actors.follower import FollowerActor, FollowerParts
+from postroom.actors.intake import IntakeActor, IntakeParts
 from postroom.actors.notifier import NotifierActor, Subscriptions
+from postroom.actors.porter import MakeInlet
+from postroom.actors.receiver import ReceiverActor
 from postroom.actors.router import RouterActor
 from postroom.actors.store import StoreActor
 from postroom.actors.timer import TimerActor
@@ -19,15 +23,18 @@ from postroom.clock import Clock
 from postroom.completions import Completions
 from postroom.handling import Handling
 from postroom.metrics import Instruments
+from postroom.notifying.journalled import Journalled, kinds_named
+from postroom.notifying.subscribers import WebhookSubscriber
 from postroom.preprocessing.stage import PreprocessTransport
+from postroom.receivers.base import Receiver
 from postroom.routing import Router
 from postroom.settings import Settings
-from postroom.stores.reader import SqliteReader
+from postroom.stores.inbox_reader import SqliteInboxReader
 from postroom.stores.sqlite import SqliteStore
 from postroom.supervision import ChildSpec, Handle, Strategy, SupervisionEvent, Supervisor, supervisor_child
 from postroom.transports.base import Transport
 
-__all__ = ["build_context", "build_supervisor"]
+__all__ = ["Background", "build_context", "build_supervisor"]
 
 HANG_SECONDS = 120.0
 """How long an actor may be busy with one batch before it is abandoned and replaced."""
@@ -81,31 +88,58 @@ def build_context(  # noqa: PLR0913 - by keyword
             plan=router.plan,
             linger=None if handling.reports is None else handling.reports.linger,
         ),
-        reader=SqliteReader(path),
+        reader=SqliteInboxReader(path),
         router=router,
         transports={transport.name: transport for transport in transports},
         queues=queues,
-        handles=Handles(transports={name: Handle(name) for name in names}),
+        handles=Handles(
+            transports={name: Handle(name) for name in names},
+            receivers={receiver.name: Handle(receiver.name) for receiver in handling.receivers},
+            announcers={each.name: Handle(each.name) for each in handling.subscribers},
+        ),
         instruments=instruments,
         completions=Completions(),
         audience=audience,
         delivers=delivers,
         coupled=coupled,
+        journalled=Journalled(kinds_named(settings.journalled)),
+        keep_trash=handling.receiving.keep_trash,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Background:
+    """What runs beside the way of a message from the store to its transports.
+
+    Attributes:
+        follower: reports and hooks; None where nobody reports, or another process does.
+        intake: postprocessing.
+        announcers: tell subscribers of events.
+        subscribers: those who are told.
+        receivers: where messages come from.
+        make_inlet: the receivers' way into the spool.
+    """
+
+    follower: FollowerParts | None = None
+    intake: IntakeParts
+    announcers: AnnouncerParts
+    subscribers: Sequence[WebhookSubscriber] = ()
+    receivers: Sequence[Receiver] = ()
+    make_inlet: MakeInlet
 
 
 def build_supervisor(
     context: Context,
     path: Path,
     subscriptions: Subscriptions,
-    follower: FollowerParts | None,
+    background: Background | None,
     on_event: Callable[[SupervisionEvent], None],
 ) -> Supervisor:
     """Return the supervision tree, which is this one literal list.
 
     The store, the router and the transports depend on each other in this order, so the failure of one restarts it and
-    those after it. Transports do not depend on each other. Nobody depends on the others; without ``follower`` (nothing
-    is reported and no hooks are told, or another process does it) there is no such actor.
+    those after it. Transports do not depend on each other. Nobody depends on the others; the receivers come last, so
+    that they stop first. Without ``background`` another process does everything but accept.
     """
     handles = context.handles
 
@@ -160,24 +194,72 @@ def build_supervisor(
                 strategy=Strategy.REST_FOR_ONE,
                 essential=True,
             ),
-            *(
-                []
-                if follower is None
-                else [
-                    ChildSpec(
-                        "follower",
-                        lambda: FollowerActor.start(context, follower, "postroom-follower"),
-                        handle=handles.follower,
-                        hang_timeout=HANG_SECONDS,
-                    )
-                ]
-            ),
+            *(() if background is None else _beside(context, background)),
             ChildSpec(
                 "checkpointer",
                 lambda: CheckpointActor.start(path, handles.store, "postroom-checkpointer"),
                 handle=handles.checkpointer,
             ),
+            supervisor_child(
+                "receivers",
+                [] if background is None else _receivers(context, background),
+                strategy=Strategy.ONE_FOR_ONE,
+            ),
         ],
         strategy=Strategy.ONE_FOR_ONE,
         on_event=on_event,
     )
+
+
+def _beside(context: Context, background: Background) -> Iterator[ChildSpec]:
+    """Yield those who work on what the store tells them, as far as there are any."""
+    handles = context.handles
+    follower, intake = background.follower, background.intake
+    if follower is not None:
+        yield ChildSpec(
+            "follower",
+            lambda: FollowerActor.start(context, follower, "postroom-follower"),
+            handle=handles.follower,
+            hang_timeout=HANG_SECONDS,
+        )
+    yield ChildSpec(
+        "intake",
+        lambda: IntakeActor.start(context, intake, "postroom-intake"),
+        handle=handles.intake,
+        hang_timeout=HANG_SECONDS,
+    )
+    if background.subscribers:
+        yield supervisor_child(
+            "announcers",
+            [_announcer(context, background, subscriber) for subscriber in background.subscribers],
+            strategy=Strategy.ONE_FOR_ONE,
+        )
+
+
+def _announcer(context: Context, background: Background, subscriber: WebhookSubscriber) -> ChildSpec:
+    handle = context.handles.announcers[subscriber.name]
+    return ChildSpec(
+        subscriber.name,
+        lambda: AnnouncerActor.start(
+            context, subscriber, background.announcers, handle, f"postroom-announcer-{subscriber.name}"
+        ),
+        handle=handle,
+        hang_timeout=HANG_SECONDS,
+    )
+
+
+def _receivers(context: Context, background: Background) -> list[ChildSpec]:
+    def start(receiver: Receiver) -> Callable[[], "pykka.ActorRef[ReceiverActor]"]:
+        thread = f"postroom-receiver-{receiver.name}"
+        return lambda: ReceiverActor.start(context, receiver, background.make_inlet, thread)
+
+    return [
+        ChildSpec(
+            receiver.name,
+            start(receiver),
+            handle=context.handles.receivers[receiver.name],
+            hang_timeout=HANG_SECONDS,
+            stop_timeout=10.0,
+        )
+        for receiver in background.receivers
+    ]

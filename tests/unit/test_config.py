@@ -14,15 +14,22 @@ from hypothesis import strategies as st
 
 from postroom.breaker import consecutive_wait
 from postroom.config import METRICS, SPOOL, load
+from postroom.config_bounces import BOUNCES
 from postroom.config_hooks import COMMON as HOOK
 from postroom.config_hooks import KEY, PREPROCESSING, SENT_HOOK
 from postroom.config_hooks import KINDS as HOOKS
+from postroom.config_inbound import COMMON as POSTPROCESSOR
+from postroom.config_inbound import POSTPROCESSORS, RECEIVING, RULE
+from postroom.config_listeners import USER
 from postroom.config_lists import MEMBER
+from postroom.config_receivers import COMMON as RECEIVER
+from postroom.config_receivers import RECEIVERS
 from postroom.config_replies import REPLY
 from postroom.config_reports import REPORTS, TEMPLATES
 from postroom.config_retries import RETRY, WAIT
+from postroom.config_subscribers import SUBSCRIBER
 from postroom.config_throttles import DESTINATION, THROTTLE
-from postroom.config_transports import COMMON, KINDS, LIMITS
+from postroom.config_transports import COMMON, EXIT, KINDS, LIMITS, SERVICE
 from postroom.config_values import SECONDS, parse_duration
 from postroom.envelope_recipients import Recipient, Report
 from postroom.errors import ConfigurationError
@@ -52,6 +59,10 @@ OWN_KEYS = {
     "allow_plaintext_auth",
     "pipelining",
     "outcome",
+    "one_recipient",
+    "access_token_env",
+    "access_token_file",
+    "former_env",
 }
 """What the example leaves to docs/configuration.md."""
 
@@ -126,8 +137,10 @@ def test_what_the_example_comments_out_as_defaults_are_the_defaults(write: Write
 def every_key() -> set[str]:
     tables: list[Mapping[str, object]] = [
         SPOOL, METRICS, COMMON, LIMITS, RETRY, WAIT, THROTTLE, DESTINATION, REPLY, REPORTS, TEMPLATES, MEMBER,
-        PREPROCESSING, HOOK, KEY, SENT_HOOK,
+        PREPROCESSING, HOOK, KEY, SENT_HOOK, EXIT, SERVICE,
+        BOUNCES, RECEIVER, USER, RECEIVING, RULE, POSTPROCESSOR, SUBSCRIBER,
         *(own for _, own, _ in KINDS.values()), *(own for own, _ in HOOKS.values()),
+        *(own for _, own, _ in RECEIVERS.values()), *(own for _, own, _ in POSTPROCESSORS.values()),
     ]  # fmt: skip
     return {key for table in tables for key in table}
 
@@ -160,6 +173,10 @@ def test_what_the_example_comments_out_can_be_said(tmp_path: Path) -> None:
     assert len(config.lists) == 2
     assert [source.kind for source in config.preprocessors] == ["footer", "python", "dkim"]
     assert len(config.sent_hooks) == 1
+    assert [source.kind for source in config.receivers] == ["imap", "pop3", "maildir", "smtp", "python"]
+    assert [source.kind for source in config.postprocessors] == ["spam", "strip", "route", "python"]
+    assert (len(config.rules), len(config.subscribers)) == (3, 1)
+    assert config.bounces is not None
     assert config.reports.deliver == "myapp.reports:take"
 
 
@@ -185,7 +202,9 @@ def test_every_option_of_a_transport_is_one_of_its_constructor(kind: str) -> Non
     said_otherwise = {"ca_file", "password_env", "password_file", "secret_env", "secret_file"}
     assert set(own) - said_otherwise <= fields
     assert set(required) <= set(own)
-    not_for_files = {"answer", "clock", "monotonic", "password", "secret", "ssl_context", "tls"}
+    not_for_files = {
+        "answer", "clock", "monotonic", "password", "secret", "ssl_context", "tls", "bounces", "resolver", "shuffle",
+    }  # fmt: skip
     settable = {field.name for field in dataclasses.fields(make) if field.init}  # type: ignore[arg-type]
     assert settable - not_for_files <= set(own) | set(COMMON)
 
@@ -405,6 +424,7 @@ def test_values_of_other_types_are_refused_not_crashed_on(value: Any) -> None:
         if isinstance(value, float) and key in {
             "keep_sent",
             "keep_content",
+            "keep_events",
             "lifetime",
             "submit_timeout",
             "sync_interval",

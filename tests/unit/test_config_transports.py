@@ -14,6 +14,7 @@ from postroom.replies import Phase, Verdict
 from postroom.retries import RetryPolicies, RetryPolicy
 from postroom.throttles import DestinationLimits, Rate, Throttle
 from postroom.transports.memory import MemoryTransport
+from postroom.transports.mx import MX_DESTINATION, MxTransport
 from postroom.transports.smtp import SmtpTransport
 from postroom.transports.webhook import WebhookTransport
 from postroom.windows import parse_window
@@ -22,6 +23,9 @@ from tests.support.config_files import MEMORY, SMTP, SPOOL_ONLY, WEBHOOK, config
 smtp_of = transport_of(SmtpTransport)
 webhook_of = transport_of(WebhookTransport)
 memory_of = transport_of(MemoryTransport)
+mx_of = transport_of(MxTransport)
+
+MX = SPOOL_ONLY + '[[transport]]\nkind = "mx"\nhostname = "mail.example.org"\n'
 
 THROTTLE = SMTP + "[transport.throttle]\n"
 DESTINATION = SMTP + "[transport.throttle.destination]\n"
@@ -58,6 +62,25 @@ def test_nothing_of_it_by_default(tmp_path: Path) -> None:
 def test_dsn_can_be_switched_off(tmp_path: Path) -> None:
     assert smtp_of(tmp_path, SMTP).dsn
     assert not smtp_of(tmp_path, SMTP + "dsn = false\n").dsn
+
+
+# Straight to mail exchangers
+
+
+def test_an_mx_transport(tmp_path: Path) -> None:
+    text = MX + 'own_hosts = ["MX.example.org"]\ntls = "required"\nsource_address = "192.0.2.1"\nmax_mx = 2\n'
+    text += 'timeouts = { connect = "5s" }\nthrottle = { rate = "5/s" }\nlimits = { concurrency = 3 }\n'
+    text += 'replies = [{ code = 450, verdict = "destination_down" }]\n'
+    transport = mx_of(tmp_path, text)
+    assert (transport.hostname, transport.tls, transport.max_mx) == ("mail.example.org", "required", 2)
+    assert transport.own_names == {"mail.example.org", "mx.example.org"}
+    assert (transport.source_address, transport.families) == ("192.0.2.1", (4,))
+    assert transport.timeouts.connect == 5.0
+    assert transport.throttle == Throttle(rate=Rate(5), destination=MX_DESTINATION)
+    assert (transport.limits.concurrency, transport.limits.recipients_per_delivery) == (3, 50)
+    held = transport.table.outcome(Reply("no", "", 450), Phase.RCPT)
+    assert isinstance(held, Deferred)
+    assert held.destination_down
 
 
 # Throttles
@@ -177,6 +200,14 @@ REPLIES = "replies = [{{ {} }}]\n"
 RETRY_FOR = SMTP + '[transport.retry.destinations."{}"]\n'
 
 MISTAKES = [
+    (SPOOL_ONLY + "[[transport]]\nkind = 'mx'\n", "hostname: is missing", "add"),
+    (
+        SPOOL_ONLY + "[[transport]]\nkind = 'mx'\nhostname = 'host'\n",
+        "hostname: 'host' is a name",
+        "full name",
+    ),
+    (MX + "tls = 'always'\n", "tls: 'always' is not possible", "one of"),
+    (MX + "source_address = 'eth0'\n", "source_address: 'eth0' is no IP address", "192.0.2.1"),
     (SMTP + "failover_after = 'soon'\n", "failover_after: 'soon' is not a duration", "30s"),
     (SMTP + "tightly_coupled = 'yes'\n", "tightly_coupled: 'yes' is neither", "without quotes"),
     (

@@ -8,6 +8,7 @@ import pytest
 
 from postroom import explaining
 from postroom.addresses import Address
+from postroom.destinations import Gate
 from postroom.explaining import Scene, explain_recipient
 from postroom.ids import format_id
 from postroom.options import MessageOptions, RecipientOptions

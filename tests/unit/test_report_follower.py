@@ -1,6 +1,5 @@
 """The follower actor letter by letter: a real spool, real clerks, and a store that answers when the test says."""
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,28 +28,8 @@ from postroom.reports.policy import ReportPolicy
 from postroom.routing import Router
 from postroom.settings import Settings
 from postroom.stores.base import NewMessage
-from postroom.supervision import Handle
+from tests.support.letters import Letters
 from tests.support.report_spool import Spool
-from tests.support.spooling import PATIENCE
-
-
-class Letters:
-    """What is told to a handle; looks to it like a child's reference."""
-
-    def __init__(self, handle: Handle) -> None:
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.actor_inbox = self
-        handle.attach(cast("ActorRef[Any]", self))
-
-    def put(self, envelope: Any) -> None:
-        self._queue.put(envelope.message)
-
-    def next(self) -> Any:
-        return self._queue.get(timeout=PATIENCE)
-
-    @property
-    def empty(self) -> bool:
-        return self._queue.empty()
 
 
 class Desk:
