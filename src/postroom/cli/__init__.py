@@ -13,10 +13,13 @@ from postroom.cli.acting import COMMANDS as ACTING
 from postroom.cli.archiving import COMMANDS as ARCHIVING
 from postroom.cli.completing import completion
 from postroom.cli.demonstrating import demo
+from postroom.cli.events import COMMANDS as EVENTS
 from postroom.cli.exits import CHECK_FAILED, judge
 from postroom.cli.flushing import COMMANDS as FLUSHING
 from postroom.cli.looking import queue, stats
+from postroom.cli.mail import mail
 from postroom.cli.ordering import COMMANDS as ORDERING
+from postroom.cli.receiving import receivers
 from postroom.cli.running import run
 from postroom.cli.sending import send
 from postroom.cli.showing import show
@@ -34,6 +37,8 @@ Examples:
   postroom hold --destination example.org        what goes there, after a look at it
   postroom orders add fail --destination example.com --expires 2h
   postroom search invoice ann@example.org        what was sent
+  postroom mail list --unread                    what came in
+  postroom events --after now --follow           what happens
 
 \b
 Exit codes are those of sysexits.h: 0 ok, 64 usage, 65 bad message, 66 no input, 69 unavailable,
@@ -84,5 +89,20 @@ def main() -> None:
     """Postroom: a store-and-forward message spooler."""
 
 
-for command in (run, send, queue, show, *ACTING, *FLUSHING, *ORDERING, *ARCHIVING, stats, demo, completion):
+for command in (
+    run,
+    send,
+    queue,
+    show,
+    *ACTING,
+    *FLUSHING,
+    *ORDERING,
+    *ARCHIVING,
+    mail,
+    receivers,
+    *EVENTS,
+    stats,
+    demo,
+    completion,
+):
     main.add_command(command)

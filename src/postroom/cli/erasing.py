@@ -70,6 +70,7 @@ def _erasure_json(done: Erasure) -> dict[str, Any]:
         "messages": done.messages,
         "sent": done.sent,
         "recipients": done.recipients,
+        "inbound": done.inbound,
         "contents": done.contents,
         "orders": done.orders,
         "operations": done.operations,
@@ -83,6 +84,7 @@ def _echo_erasure(done: Erasure) -> None:
     for count, what in (
         (done.messages, f"messages in which it stands, {done.sent} of them from it"),
         (done.recipients, "recipients"),
+        (done.inbound, "incoming messages in which it stands"),
         (done.contents, "messages whose octets go"),
         (done.orders, "standing orders that go"),
         (done.operations, "entries in the log of operations"),

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Final, Self
@@ -16,7 +17,9 @@ from postroom.cli.exits import CANT_CREATE, OK, TEMPORARY, UNAVAILABLE, USAGE, R
 from postroom.cli.options import DURATION, Place, json_option, place_options
 from postroom.cli.output import echo_json
 from postroom.config import Config
-from postroom.errors import ConfigurationError, SpoolUnavailable
+from postroom.config_receivers import make_receivers
+from postroom.errors import ConfigurationError, NotRunning, SpoolUnavailable
+from postroom.receivers.status import ReceiverStatus
 from postroom.spooler import Spooler
 from postroom.supervision import SupervisionError
 
@@ -27,6 +30,12 @@ log = logging.getLogger("postroom.run")
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 HURRY_SECONDS: Final = 2.0
 """Left to the stop once a second signal came."""
+
+LOOK_SECONDS: Final = 0.25
+"""How often it is looked how the receivers do."""
+
+Parts = Mapping[str, Sequence[str]]
+"""Names of the parts of a spooler, by what they are."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -87,6 +96,47 @@ class Signals:
             self._changed.wait_for(lambda: self.count >= count)
 
 
+class ReceiverLog:
+    """Logs what becomes of the receivers, from the start to the end of the ``with``.
+
+    It looks how they do instead of subscribing to their events: whoever subscribes has every event of every message
+    made for it.
+
+    Args:
+        receivers: returns how they do; raises NotRunning when there is nothing more to tell.
+    """
+
+    def __init__(self, receivers: Callable[[], Sequence[ReceiverStatus]]) -> None:
+        self._receivers = receivers
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="postroom-receiver-log", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        known: dict[str, tuple[str, str]] = {}
+        while not self._ended.is_set():
+            try:
+                found = self._receivers()
+            except NotRunning:
+                return
+            for each in found:
+                told = (each.status, each.reason)
+                if known.get(each.name) != told:
+                    known[each.name] = told
+                    log.log(
+                        logging.WARNING if each.status == "down" else logging.INFO,
+                        "receiver %s is %s%s", each.name, each.status, f": {each.reason}" if each.reason else "",
+                    )  # fmt: skip
+            self._ended.wait(LOOK_SECONDS)
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -118,16 +168,21 @@ def run(  # noqa: PLR0913 - one parameter for each option
             USAGE, "--config", "is missing, and there is no postroom.toml here", "say which transports to run"
         )
     config.check_secrets()
+    parts = {
+        "transports": [transport.name for transport in config.transports],
+        "receivers": _receivers(config),
+    }
     if check:
-        _say_checked(config, place, as_json=as_json)
+        _say_checked(config, place, parts, as_json=as_json)
         return
     _log_to_stderr(log_level, log_format)
     spooler = config.spooler(place.path(config))
     with Signals() as signals:
         _start(spooler)
-        _say_ready(spooler, as_json=as_json)
-        signals.wait_for(1)
-        code = _stop(spooler, signals, stop_timeout)
+        _say_ready(spooler, parts, as_json=as_json)
+        with ReceiverLog(spooler.receivers):
+            signals.wait_for(1)
+            code = _stop(spooler, signals, stop_timeout)
     if code != OK:
         raise SystemExit(code)
 
@@ -147,18 +202,36 @@ def _start(spooler: Spooler) -> None:
         raise Refusal(UNAVAILABLE, f"{where}{error.field}", error.problem, error.remedy) from error
 
 
-def _say_checked(config: Config, place: Place, *, as_json: bool) -> None:
+def _receivers(config: Config) -> list[str]:
+    """Return the receivers' names, having seen that what they need is installed, rather than have them down for ever.
+
+    Raises:
+        Refusal: it is not.
+    """
+    names: list[str] = []
+    for receiver in make_receivers(config.receivers):
+        try:
+            receiver.prepare()
+        except ConfigurationError as error:
+            raise Refusal(UNAVAILABLE, f"receiver {receiver.name}", error.problem, error.remedy) from error
+        names.append(receiver.name)
+    return names
+
+
+def _listed(parts: Parts) -> str:
+    return "".join(f", {what} {', '.join(names)}" for what, names in parts.items() if names)
+
+
+def _say_checked(config: Config, place: Place, parts: Parts, *, as_json: bool) -> None:
     config.spooler()
-    names = [transport.name for transport in config.transports]
     path = place.path(config)
     if as_json:
-        echo_json({"config": str(config.file), "ok": True, "spool": str(path), "transports": names})
+        echo_json({"config": str(config.file), "ok": True, "spool": str(path), **parts})
     else:
-        click.echo(f"{config.file} is good: spool {path}, transports {', '.join(names)}")
+        click.echo(f"{config.file} is good: spool {path}{_listed(parts)}")
 
 
-def _say_ready(spooler: Spooler, *, as_json: bool) -> None:
-    names = [transport.name for transport in spooler.transports_configured]
+def _say_ready(spooler: Spooler, parts: Parts, *, as_json: bool) -> None:
     address = spooler.metrics_address
     host, port = address or ("", 0)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics" if address is not None else None
@@ -168,13 +241,13 @@ def _say_ready(spooler: Spooler, *, as_json: bool) -> None:
             "ready": True,
             "pid": os.getpid(),
             "spool": str(spooler.path),
-            "transports": names,
+            **parts,
             "metrics": url,
         }
         click.echo(json.dumps(ready, ensure_ascii=False))
     else:
         metrics = f", metrics at {url}" if url else ""
-        click.echo(f"postroom is ready: spool {spooler.path}, transports {', '.join(names)}{metrics}")
+        click.echo(f"postroom is ready: spool {spooler.path}{_listed(parts)}{metrics}")
     sys.stdout.flush()
 
 
