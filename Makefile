@@ -1,18 +1,21 @@
 # Every target does its own set-up. `make help` lists them.
 #   PYTHON=…  the interpreter to set up with (default: the newest of 3.11 to 3.13 on the PATH)
 #   VENV=…    the virtual environment (default: .venv)
+#   WORKERS=… processes that share the tests (default: one for each core)
 #   ARGS=…    more arguments for pytest, the demo or the benchmark:  make test ARGS="-k routing -x"
 
 VENV ?= .venv
 PY = "$(VENV)/bin/python"
 # Seconds for the whole suite; a single test has the limit of pyproject.toml.
 TEST_TIMEOUT ?= 1200
+# Processes that share the tests: one for each core.
+WORKERS ?= auto
 BENCHMARK ?= benchmarks/throughput.py
 ARGS ?=
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check format coverage bench wheel clean
+.PHONY: help setup demo example test lint types check format coverage bench wheel clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -24,8 +27,11 @@ setup: ## make the virtual environment, or bring it up to date
 demo: setup ## watch Postroom deliver to real servers through outages and crashes
 	@"$(VENV)/bin/postroom" demo $(ARGS)
 
+example: setup ## try the support desk of docs/support-desk.md with a mailbox of its own
+	@$(PY) scripts/try_support_desk.py $(ARGS)
+
 test: setup ## run the tests
-	@$(PY) -m pytest --session-timeout=$(TEST_TIMEOUT) $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal --session-timeout=$(TEST_TIMEOUT) $(ARGS)
 
 lint: setup ## ruff: rules and format
 	@$(PY) -m ruff check .
