@@ -15,7 +15,7 @@ from postroom.reports.following import Done, Reporter
 from postroom.reports.limiting import SenderLimiter
 from postroom.reports.policy import ReportPolicy
 from postroom.stores.base import Followup, NewMessage, NewRecipient, Settlement
-from postroom.stores.reader import SqliteReader
+from postroom.stores.inbox_reader import SqliteInboxReader
 from postroom.stores.sqlite import SqliteStore
 from tests.support.reporting import reports_counted
 
@@ -29,7 +29,7 @@ class Spool:
         self.clock = ManualClock()
         self.store = SqliteStore(path, self.clock, linger=10.0)
         self.store.open()
-        self.reader = SqliteReader(path)
+        self.reader = SqliteInboxReader(path)
         self.instruments = Instruments(CollectorRegistry())
         self.max_size = 10**6
 
