@@ -1,5 +1,8 @@
-"""kill -9 of the receiving process, wherever it is in its talk with a real Dovecot: each message arrives once."""
+"""kill -9 of the receiving process, wherever it is in its talk with a real peer: each message arrives once."""
 
+import smtplib
+import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postroom import Spooler
-from postroom.testing.faults import FaultyPeer, Trouble
+from postroom.testing.faults import Direction, FaultyPeer, Trouble
 from postroom.testing.inlets import TrialSpool
 from postroom.testing.receiver_harness import make_content
 from tests.support.dovecot import PASSWORD, Dovecot
@@ -57,3 +60,47 @@ def test_killed_at_every_stage_of_receiving(tmp_path: Path, dovecot: Dovecot, ki
             until(lambda: not dovecot.list(user), "an empty mailbox")
             found = Counter(spooler.mail.content(each.id) for each in spooler.mail.list(None, limit=None))
     assert found == Counter(contents), "each once"
+
+
+def sent(port: int, content: bytes) -> bool:
+    """Send a message as programs do that keep it until they see the 250; return whether it was seen."""
+    try:
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+            client.sendmail("ann@example.net", ["desk@example.org"], content)
+    except (OSError, smtplib.SMTPException):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("direction", ["to peer", "to client"])
+def test_a_listener_that_is_killed_keeps_what_is_sent_again_once(
+    tmp_path: Path, direction: Direction
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    path, contents = tmp_path / "spool.db", [make_content() for _ in range(ROUNDS)]
+    with FaultyPeer("127.0.0.1", port) as proxy, ReceivingHost(path, "smtp", port, "", "") as host:
+        at = proxy.address[1]
+        host.start()
+        first = make_content()
+        until(lambda: sent(at, first), "the listener")
+        proxy.arm(None)
+        assert sent(at, first)
+        whole = proxy.passed(direction).octets
+        for number, content in enumerate(contents, 1):
+            # The last octets are what decides: they are among the places.
+            proxy.arm(Trouble(direction, whole * number // ROUNDS - (number == ROUNDS), "octets", "swallow"))
+            client = threading.Thread(target=sent, args=(at, content))
+            client.start()
+            assert proxy.struck.wait(PATIENCE), "it did not come so far"
+            host.kill()
+            client.join(PATIENCE)
+            proxy.arm(None)
+            host.start()
+            until(lambda content=content: sent(at, content), "250")  # type: ignore[misc]
+        host.kill()
+    with Spooler(path) as spooler:
+        found = [spooler.mail.content(each.id) for each in spooler.mail.list(None, limit=None)]
+    assert len(found) == ROUNDS + 1
+    for content in (first, *contents):
+        assert sum(each.endswith(content) for each in found) == 1

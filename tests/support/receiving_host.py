@@ -18,13 +18,16 @@ from tenacity import wait_fixed
 from postroom import Spooler
 from postroom.receivers.base import Receiver
 from postroom.receivers.imap import ImapReceiver
+from postroom.receivers.listener import SmtpListener
 from postroom.receivers.pop3 import Pop3Receiver
 
 __all__ = ["ReceivingHost", "make_receiver"]
 
 
 def make_receiver(kind: str, port: int, user: str, password: str) -> Receiver:
-    """Return a receiver that removes what it took, two messages at a time."""
+    """Return a receiver that removes what it took, two messages at a time; or a listener on ``port``."""
+    if kind == "smtp":
+        return SmtpListener("127.0.0.1", port, name="desk", local=lambda _: True, exclusive=False)
     if kind == "imap":
         return ImapReceiver(
             "127.0.0.1", port, user=user, password=password, tls="none", after="delete", batch_messages=2,
