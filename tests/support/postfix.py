@@ -1,5 +1,6 @@
 """A Postfix of its own in a temporary folder, for tests: started by root only, stopped by its pid."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -117,8 +118,20 @@ class Postfix:
             if self._process is not None:
                 self._process.send_signal(signal.SIGTERM)
                 self._process.wait(10)
+            self._end_master()
         finally:
             shutil.rmtree(self.folder)
+
+    def _end_master(self) -> None:
+        """End the master itself, which is not the process that was started but one of a session of its own."""
+        with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            master = int((self.folder / "queue/pid/master.pid").read_text())
+            os.kill(master, signal.SIGTERM)
+            deadline = time.monotonic() + SECONDS
+            while time.monotonic() < deadline:
+                os.kill(master, 0)
+                time.sleep(0.05)
+            os.killpg(master, signal.SIGKILL)
 
 
 def _listens(port: int) -> bool:
